@@ -1,0 +1,3 @@
+//! The demo shop's services; links no mesh crate.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What the two daemons share at run time: logging, metrics registry, admin server, drain, backoff.

@@ -1,0 +1,1 @@
+//! Names, API objects, mesh configuration and validation shared by every part of the mesh.

@@ -1,0 +1,1 @@
+//! The internal representation of proxy configuration, its Envoy codec and the xDS protocol machines.

@@ -1,0 +1,1 @@
+//! The mesh's certificate authority: request checks, issuing, trust bundles, rotation.

@@ -1,0 +1,3 @@
+//! Sidecar and gateway proxy.
+
+fn main() {}
