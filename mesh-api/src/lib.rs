@@ -1,1 +1,16 @@
 //! Names, API objects, mesh configuration and validation shared by every part of the mesh.
+//!
+//! What lives here: the words (names, hosts, labels, durations, identities), the objects users write and the rules they
+//! must follow. What never will: sockets, clocks, Kubernetes clients, Envoy's messages, and decisions about traffic.
+
+pub mod codes;
+pub mod duration;
+pub mod finding;
+pub mod host;
+pub mod identity;
+pub mod ids;
+pub mod kinds;
+pub mod labels;
+pub mod meta;
+pub mod names;
+pub mod text;
