@@ -6,7 +6,11 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::text::Str;
+use crate::{
+    crd::{common::IstioStatus, core, networking, security},
+    object::{Layout, Spec},
+    text::Str,
+};
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,9 +54,15 @@ macro_rules! kinds {
         #[doc = $doc:literal]
         $kind:ident {
             group: $group:literal, versions: [$($version:literal),+], plural: $plural:literal, short: [$($short:literal),*],
-            scope: $scope:ident,
+            scope: $scope:ident, spec: $spec:ty, status: $status:ty, layout: $layout:ident,
         }
     )*) => {
+        $(impl Spec for $spec {
+            const KIND: Kind = Kind::$kind;
+            const LAYOUT: Layout = Layout::$layout;
+            type Status = $status;
+        })*
+
         /// What an object is. One variant per row of the table.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -86,77 +96,77 @@ kinds! {
     /// A set of pods under one name and address.
     Service {
         group: "", versions: ["v1"], plural: "services", short: ["svc"],
-        scope: Namespaced,
+        scope: Namespaced, spec: core::service::Service, status: core::namespace::NoStatus, layout: Spec,
     }
     /// The addresses behind a Service.
     EndpointSlice {
         group: "discovery.k8s.io", versions: ["v1"], plural: "endpointslices", short: [],
-        scope: Namespaced,
+        scope: Namespaced, spec: core::endpoint_slice::EndpointSlice, status: core::namespace::NoStatus, layout: Flat,
     }
     /// A workload: its address, labels and identity.
     Pod {
         group: "", versions: ["v1"], plural: "pods", short: ["po"],
-        scope: Namespaced,
+        scope: Namespaced, spec: core::pod::Pod, status: core::pod::PodStatus, layout: Spec,
     }
     /// A namespace and its labels.
     Namespace {
         group: "", versions: ["v1"], plural: "namespaces", short: ["ns"],
-        scope: Cluster,
+        scope: Cluster, spec: core::namespace::Namespace, status: core::namespace::NoStatus, layout: Spec,
     }
     /// Keys and certificates of gateways and destinations.
     Secret {
         group: "", versions: ["v1"], plural: "secrets", short: [],
-        scope: Namespaced,
+        scope: Namespaced, spec: core::secret::Secret, status: core::namespace::NoStatus, layout: Flat,
     }
     /// Mesh configuration and certificate bundles.
     ConfigMap {
         group: "", versions: ["v1"], plural: "configmaps", short: ["cm"],
-        scope: Namespaced,
+        scope: Namespaced, spec: core::config_map::ConfigMap, status: core::namespace::NoStatus, layout: Flat,
     }
     /// How requests to a host are routed.
     VirtualService {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "virtualservices", short: ["vs"],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::virtual_service::VirtualService, status: IstioStatus, layout: Spec,
     }
     /// What happens to traffic for a host after routing: balancing, pools, TLS, subsets.
     DestinationRule {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "destinationrules", short: ["dr"],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::destination_rule::DestinationRule, status: IstioStatus, layout: Spec,
     }
     /// Ports and hosts a gateway proxy opens.
     Gateway {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "gateways", short: ["gw"],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::gateway::Gateway, status: IstioStatus, layout: Spec,
     }
     /// A service the cluster's registry does not know.
     ServiceEntry {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "serviceentries", short: ["se"],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::service_entry::ServiceEntry, status: networking::service_entry::ServiceEntryStatus, layout: Spec,
     }
     /// A workload outside the cluster.
     WorkloadEntry {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "workloadentries", short: ["we"],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::workload_entry::WorkloadEntry, status: IstioStatus, layout: Spec,
     }
     /// The template of workloads outside the cluster.
     WorkloadGroup {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "workloadgroups", short: ["wg"],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::workload_group::WorkloadGroup, status: IstioStatus, layout: Spec,
     }
     /// What a sidecar may see and which listeners it opens.
     Sidecar {
         group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "sidecars", short: [],
-        scope: Namespaced,
+        scope: Namespaced, spec: networking::sidecar::Sidecar, status: IstioStatus, layout: Spec,
     }
     /// Whether workloads demand mutual TLS.
     PeerAuthentication {
         group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "peerauthentications", short: ["pa"],
-        scope: Namespaced,
+        scope: Namespaced, spec: security::peer_authentication::PeerAuthentication, status: IstioStatus, layout: Spec,
     }
     /// Who may call what.
     AuthorizationPolicy {
         group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "authorizationpolicies", short: ["ap"],
-        scope: Namespaced,
+        scope: Namespaced, spec: security::authorization_policy::AuthorizationPolicy, status: IstioStatus, layout: Spec,
     }
 }
 

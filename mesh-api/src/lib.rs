@@ -4,6 +4,7 @@
 //! must follow. What never will: sockets, clocks, Kubernetes clients, Envoy's messages, and decisions about traffic.
 
 pub mod codes;
+pub mod crd;
 pub mod duration;
 pub mod finding;
 pub mod host;
@@ -13,4 +14,5 @@ pub mod kinds;
 pub mod labels;
 pub mod meta;
 pub mod names;
+pub mod object;
 pub mod text;

@@ -1,0 +1,9 @@
+//! networking.istio.io
+
+pub mod destination_rule;
+pub mod gateway;
+pub mod service_entry;
+pub mod sidecar;
+pub mod virtual_service;
+pub mod workload_entry;
+pub mod workload_group;

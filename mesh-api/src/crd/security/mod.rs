@@ -1,0 +1,4 @@
+//! security.istio.io
+
+pub mod authorization_policy;
+pub mod peer_authentication;
