@@ -1,0 +1,8 @@
+//! The proxy's sockets: where they come from, how they are set up, and what the kernel knows about them.
+
+pub mod copy;
+pub mod io;
+pub mod listen;
+pub mod orig_dst;
+pub mod sockopt;
+pub mod stream;
