@@ -1,1 +1,7 @@
-//! The proxy's decisions: plan, matching, balancing, retries, HTTP/1.1 machine. No I/O, no clock.
+//! The proxy's decisions: plan, matching, balancing, retries, HTTP/1.1 machine. No I/O, no clock, no randomness.
+//!
+//! Functions here take bytes, configuration, `now` and random numbers as arguments and return data. The shell (`mesh-proxy`)
+//! owns sockets, tasks, TLS and clocks; the command line links the same functions to explain what a proxy would do.
+
+pub mod h1;
+pub mod head;
