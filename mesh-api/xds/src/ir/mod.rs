@@ -24,6 +24,10 @@ use serde::Serialize;
 
 /// One named unit of proxy configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made one at a time and short-lived; a box for each would cost more than it saves"
+)]
 pub enum Resource {
     /// An upstream (`envoy.config.cluster.v3.Cluster`).
     Cluster(cluster::Cluster),

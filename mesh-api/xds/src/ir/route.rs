@@ -298,7 +298,8 @@ impl RetryOn {
     /// The comma-separated words of the set.
     #[must_use]
     pub fn words(self) -> String {
-        let words: Vec<_> = Self::WORDS.iter().filter(|(_, bit)| self.intersects(*bit)).map(|(word, _)| *word).collect();
+        let words: Vec<_> =
+            Self::WORDS.iter().filter(|(_, bit)| self.intersects(*bit)).map(|(word, _)| *word).collect();
         words.join(",")
     }
 }

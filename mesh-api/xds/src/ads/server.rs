@@ -1,0 +1,574 @@
+//! The control plane's side of one stream.
+//!
+//! A [`ServerSession`] is told what the proxy says ([`ServerSession::on_request`]) and what it is to be served
+//! ([`ServerSession::on_resources`]), and returns what to do. It keeps a pointer to the shared state last offered and, for
+//! each type, the subscription and the exceptions; see [`super`] for the invariants.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mesh_api::text::Str;
+use prost::Message as _;
+
+use super::delta::{Diff, Held, Offer};
+use super::nonce::{Nonce, Nonces};
+use super::sub::{Subscription, WILDCARD};
+use super::{
+    CloseReason, MAX_NAME_BYTES, MAX_NAMES, MAX_REASON_BYTES, MAX_REJECTIONS, Protocol, Rejection, Request, Response,
+    bounded, rejections_of, sotw,
+};
+use crate::discovery::{
+    Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, GenerationMark, Resource,
+    Status,
+};
+use crate::encoded::{ResourceSet, TypeSet, Version};
+use crate::type_url::{PerType, TypeUrl};
+
+/// Facts of a stream, known from its first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// Variant of the protocol.
+    pub protocol: Protocol,
+    /// The client commits by generation marks ([`crate::node::NodeInfo::takes_marks`]). It subscribes to the mark last;
+    /// nothing is sent before. Only with [`Protocol::Delta`].
+    pub marks: bool,
+}
+
+/// What the shell has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerAction {
+    /// Write the message to the stream.
+    Send(Response),
+    /// The proxy accepted a response.
+    Acked {
+        /// Type of the response.
+        type_url: TypeUrl,
+        /// Generation that it was taken from.
+        generation: u64,
+    },
+    /// The proxy rejected a response, or some resources of it; it keeps what it had.
+    Nacked {
+        /// Type of the response.
+        type_url: TypeUrl,
+        /// The rejection.
+        nack: Nack,
+    },
+    /// The proxy answered everything up to this generation.
+    Applied {
+        /// Generation.
+        generation: u64,
+        /// Ids of the changes since the generation applied before.
+        changes: Vec<Str>,
+        /// Types in which a rejection stands.
+        rejected: Vec<TypeUrl>,
+    },
+    /// End the stream: the client does not follow the protocol.
+    Close(CloseReason),
+}
+
+/// A rejection by the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nack {
+    /// Generation that was rejected.
+    pub generation: u64,
+    /// The proxy's words.
+    pub reason: Str,
+    /// The rejected resources, when the proxy names them; all others were accepted.
+    pub rejections: Vec<Rejection>,
+}
+
+/// State of one type on a stream, for status and debugging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeStatus<'a> {
+    /// Generation of the last response; `None` before the first.
+    pub sent: Option<u64>,
+    /// Generation last accepted.
+    pub acked: Option<u64>,
+    /// The rejection that stands.
+    pub nack: Option<&'a Nack>,
+    /// Whether all resources are subscribed to.
+    pub wildcard: bool,
+    /// Number of names subscribed to one by one.
+    pub names: usize,
+}
+
+/// The control plane's side of one stream.
+#[derive(Debug)]
+pub struct ServerSession {
+    options: ServerOptions,
+    set: Arc<ResourceSet>,
+    nonces: Nonces,
+    types: PerType<Option<Box<TypeState>>>,
+    /// Ids of changes not yet reported as applied, newest last.
+    changes: Vec<Str>,
+    /// Generation last reported as applied.
+    applied: Option<u64>,
+    /// Clusters sent to an Envoy that had not yet subscribed to endpoints; see [`ServerSession::renew_endpoints`].
+    renewed: BTreeSet<Str>,
+}
+
+/// Session state of one type.
+#[derive(Debug, Default)]
+struct TypeState {
+    subscription: Subscription,
+    offer: Offer,
+    /// State-of-the-world: version of what the client has.
+    whole: Option<Version>,
+    in_flight: Option<Sent>,
+    last_nonce: Option<Nonce>,
+    /// The first request waits for a response, even an empty one.
+    owes_answer: bool,
+    sent: Option<u64>,
+    acked: Option<u64>,
+    nack: Option<Box<Nack>>,
+    /// Versions of the resources that `nack` names, in its order.
+    rejected: Box<[Option<Version>]>,
+    /// State-of-the-world: the subscription changed since the last comparison.
+    resubscribed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    nonce: Nonce,
+    generation: u64,
+}
+
+enum Payload {
+    Delta(Diff),
+    Whole(Version),
+}
+
+/// Most change ids kept for one report; the oldest are dropped.
+const MAX_CHANGES: usize = 256;
+
+impl ServerSession {
+    /// A session at its start; `set` is what the proxy is to be served.
+    #[must_use]
+    pub fn new(options: ServerOptions, set: Arc<ResourceSet>) -> Self {
+        let options = ServerOptions { marks: options.marks && options.protocol == Protocol::Delta, ..options };
+        let mut session = Self {
+            options,
+            set: Arc::default(),
+            nonces: Nonces::default(),
+            types: PerType::default(),
+            changes: Vec::new(),
+            applied: None,
+            renewed: BTreeSet::new(),
+        };
+        session.adopt(set);
+        session
+    }
+
+    /// The proxy sent a request.
+    pub fn on_request(&mut self, request: Request) -> Vec<ServerAction> {
+        let mut actions = Vec::new();
+        let done = match (self.options.protocol, request) {
+            (Protocol::Delta, Request::Delta(request)) => self.on_delta(request, &mut actions),
+            (Protocol::Sotw, Request::Sotw(request)) => self.on_sotw(request, &mut actions),
+            (Protocol::Delta, Request::Sotw(_)) | (Protocol::Sotw, Request::Delta(_)) => {
+                Err(CloseReason::WrongProtocol)
+            }
+        };
+        match done {
+            Ok(()) => self.pump(&mut actions),
+            Err(reason) => actions.push(ServerAction::Close(reason)),
+        }
+        actions
+    }
+
+    /// The proxy is to be served another state.
+    pub fn on_resources(&mut self, set: Arc<ResourceSet>) -> Vec<ServerAction> {
+        self.adopt(set);
+        let mut actions = Vec::new();
+        self.pump(&mut actions);
+        actions
+    }
+
+    /// The state that the proxy is to be served.
+    #[must_use]
+    pub const fn resources(&self) -> &Arc<ResourceSet> {
+        &self.set
+    }
+
+    /// State of a type; `None` when the proxy never asked for it.
+    #[must_use]
+    pub fn status(&self, type_url: TypeUrl) -> Option<TypeStatus<'_>> {
+        let state = self.types.of(type_url).as_deref()?;
+        Some(TypeStatus {
+            sent: state.sent,
+            acked: state.acked,
+            nack: state.nack.as_deref(),
+            wildcard: state.subscription.wildcard,
+            names: state.subscription.names.len(),
+        })
+    }
+
+    /// Generation last applied whole.
+    #[must_use]
+    pub const fn applied(&self) -> Option<u64> {
+        self.applied
+    }
+
+    /// Names of a type subscribed to one by one.
+    pub fn names(&self, type_url: TypeUrl) -> impl Iterator<Item = &Str> {
+        self.types.of(type_url).iter().flat_map(|state| &state.subscription.names)
+    }
+
+    fn adopt(&mut self, set: Arc<ResourceSet>) {
+        self.changes.extend(set.changes.iter().cloned());
+        let excess = self.changes.len().saturating_sub(MAX_CHANGES);
+        self.changes.drain(..excess);
+        self.set = set;
+    }
+
+    fn on_delta(&mut self, request: DeltaDiscoveryRequest, actions: &mut Vec<ServerAction>) -> Result<(), CloseReason> {
+        let Some(type_url) = TypeUrl::parse(&request.type_url) else {
+            actions.extend(self.answer_unknown_delta(request));
+            return Ok(());
+        };
+        check_names(type_url, request.resource_names_subscribe.iter())?;
+        check_names(type_url, request.initial_resource_versions.keys())?;
+        let first = self.types.of(type_url).is_none();
+        let set = self.set.of(type_url);
+        let state = self.types.of_mut(type_url).get_or_insert_default();
+        if first {
+            let renewed =
+                if type_url == TypeUrl::Endpoint { std::mem::take(&mut self.renewed) } else { BTreeSet::new() };
+            state.start_delta(type_url, &request, set, &renewed);
+        } else {
+            actions.extend(state.answer(type_url, &request.response_nonce, request.error_detail.as_ref()));
+            state.resubscribe(&request, set);
+        }
+        if state.subscription.names.len() > MAX_NAMES { Err(CloseReason::TooManyNames(type_url)) } else { Ok(()) }
+    }
+
+    fn on_sotw(&mut self, request: DiscoveryRequest, actions: &mut Vec<ServerAction>) -> Result<(), CloseReason> {
+        let Some(type_url) = TypeUrl::parse(&request.type_url) else {
+            if request.response_nonce.is_empty() {
+                let nonce = self.nonces.issue().text();
+                let response = DiscoveryResponse { type_url: request.type_url, nonce, ..DiscoveryResponse::default() };
+                actions.push(ServerAction::Send(Response::Sotw(response)));
+            }
+            return Ok(());
+        };
+        check_names(type_url, request.resource_names.iter())?;
+        let first = self.types.of(type_url).is_none();
+        let set = self.set.of(type_url);
+        let state = self.types.of_mut(type_url).get_or_insert_default();
+        // Also when the subscription changes: the client repeats it when it answers the response that is on its way.
+        let stale = state.last_nonce.is_some_and(|last| !last.is(&request.response_nonce));
+        if !first && stale {
+            return Ok(());
+        }
+        if !first {
+            actions.extend(state.answer(type_url, &request.response_nonce, request.error_detail.as_ref()));
+        }
+        let subscription = Subscription {
+            wildcard: request.resource_names.iter().any(|name| name == WILDCARD)
+                || (request.resource_names.is_empty()
+                    && type_url.empty_means_all()
+                    && (first || state.subscription.wildcard)),
+            names: request.resource_names.iter().filter(|name| *name != WILDCARD).map(Str::from).collect(),
+        };
+        state.resubscribed |= state.subscription != subscription;
+        state.subscription = subscription;
+        if first {
+            let reported = Version::parse(&request.version_info);
+            state.whole = reported.filter(|held| *held == sotw::version(&state.subscription, set));
+            state.owes_answer = state.whole.is_none();
+        }
+        Ok(())
+    }
+
+    /// A type that we do not know has no resources: the client is told so and the stream goes on.
+    fn answer_unknown_delta(&mut self, request: DeltaDiscoveryRequest) -> Option<ServerAction> {
+        if !request.response_nonce.is_empty() && request.resource_names_subscribe.is_empty() {
+            return None;
+        }
+        let names = request.resource_names_subscribe.into_iter().filter(|name| name != WILDCARD);
+        let response = DeltaDiscoveryResponse {
+            type_url: request.type_url,
+            nonce: self.nonces.issue().text(),
+            removed_resources: names.take(MAX_NAMES).collect(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        Some(ServerAction::Send(Response::Delta(response)))
+    }
+
+    /// Sends what is due and may be sent now.
+    fn pump(&mut self, actions: &mut Vec<ServerAction>) {
+        if self.options.marks {
+            self.pump_whole_state(actions);
+        } else {
+            self.pump_types(actions);
+        }
+        self.report_applied(actions);
+    }
+
+    /// To a client without marks: each type as soon as its last response was answered.
+    ///
+    /// Listeners and routes wait while clusters are held up, lest they name one that the client lacks. Endpoints and
+    /// secrets never wait: Envoy answers for clusters only when those arrived.
+    fn pump_types(&mut self, actions: &mut Vec<ServerAction>) {
+        let clusters_wait = self.is_busy(TypeUrl::Cluster) && self.due(TypeUrl::Cluster).is_some();
+        for type_url in TypeUrl::CONFIG {
+            let follows = matches!(type_url, TypeUrl::Listener | TypeUrl::RouteConfiguration | TypeUrl::VirtualHost);
+            if self.is_busy(type_url) || (clusters_wait && follows) {
+                continue;
+            }
+            if let Some(payload) = self.due(type_url) {
+                actions.extend(self.send(type_url, payload));
+            }
+        }
+    }
+
+    /// To a client with marks: all that changed and then the mark, or nothing yet.
+    fn pump_whole_state(&mut self, actions: &mut Vec<ServerAction>) {
+        if self.types.of(TypeUrl::Generation).is_none() || self.is_busy(TypeUrl::Generation) {
+            return;
+        }
+        let mut payloads = Vec::new();
+        for type_url in TypeUrl::CONFIG {
+            let Some(payload) = self.due(type_url) else { continue };
+            if self.is_busy(type_url) {
+                return;
+            }
+            payloads.push((type_url, payload));
+        }
+        let generation = self.set.generation;
+        let any = !payloads.is_empty();
+        for (type_url, payload) in payloads {
+            actions.extend(self.send(type_url, payload));
+        }
+        let changes = self.changes.iter().map(ToString::to_string).collect();
+        let nonce = self.nonces.issue();
+        let Some(mark) = self.types.of_mut(TypeUrl::Generation) else { return };
+        if any || mark.owes_answer || mark.sent != Some(generation) {
+            mark.record_sent(nonce, generation);
+            actions.push(ServerAction::Send(Response::Delta(mark_response(generation, changes, nonce))));
+        }
+    }
+
+    /// Says once for each generation that the client answered all of it.
+    fn report_applied(&mut self, actions: &mut Vec<ServerAction>) {
+        let generation = self.set.generation;
+        if self.applied == Some(generation) || self.types.iter().all(|(_, state)| state.is_none()) {
+            return;
+        }
+        if TypeUrl::CONFIG.into_iter().any(|type_url| self.is_busy(type_url) || self.due(type_url).is_some()) {
+            return;
+        }
+        let mark = self.types.of(TypeUrl::Generation).as_deref();
+        if self.options.marks && mark.is_none_or(|mark| mark.acked != Some(generation)) {
+            return;
+        }
+        self.applied = Some(generation);
+        let rejected = self.types.iter().filter(|(_, state)| state.as_ref().is_some_and(|state| state.nack.is_some()));
+        let rejected = rejected.map(|(type_url, _)| type_url).collect();
+        actions.push(ServerAction::Applied { generation, changes: std::mem::take(&mut self.changes), rejected });
+    }
+
+    fn is_busy(&self, type_url: TypeUrl) -> bool {
+        self.types.of(type_url).as_ref().is_some_and(|state| state.in_flight.is_some())
+    }
+
+    /// What the client must be sent of a type; `None` when it has it all.
+    fn due(&mut self, type_url: TypeUrl) -> Option<Payload> {
+        let set = self.set.of(type_url);
+        let state = self.types.of_mut(type_url).as_deref_mut()?;
+        match self.options.protocol {
+            Protocol::Delta => {
+                let diff = state.offer.diff(type_url, &state.subscription, set);
+                if !diff.is_empty() || state.owes_answer {
+                    return Some(Payload::Delta(diff));
+                }
+                // Nothing differs: remember the new pointer, so that the next comparison is one of pointers.
+                state.settle(set);
+                None
+            }
+            Protocol::Sotw => {
+                if state.offer.is_settled(set) && !state.resubscribed && !state.owes_answer {
+                    return None;
+                }
+                let version = sotw::version(&state.subscription, set);
+                if state.whole != Some(version) || state.owes_answer {
+                    return Some(Payload::Whole(version));
+                }
+                state.settle(set);
+                None
+            }
+        }
+    }
+
+    fn send(&mut self, type_url: TypeUrl, payload: Payload) -> Option<ServerAction> {
+        let nonce = self.nonces.issue();
+        let generation = self.set.generation;
+        let set = Arc::clone(self.set.of(type_url));
+        if type_url == TypeUrl::Cluster && !self.options.marks {
+            self.renew_endpoints(&payload);
+        }
+        let state = self.types.of_mut(type_url).as_deref_mut()?;
+        state.record_sent(nonce, generation);
+        state.settle(&set);
+        Some(ServerAction::Send(match payload {
+            Payload::Delta(diff) => Response::Delta(diff.into_response(type_url, nonce.text(), generation.to_string())),
+            Payload::Whole(version) => {
+                state.whole = Some(version);
+                Response::Sotw(sotw::response(type_url, &state.subscription, &set, version, nonce.text()))
+            }
+        }))
+    }
+
+    /// Envoy warms a changed cluster until its endpoints arrive anew, although it has them, and answers for clusters only
+    /// then. So the endpoints of every cluster sent are sent again. (Istio forces an endpoint push after clusters likewise:
+    /// `pilot/pkg/xds/ads.go`, `AlwaysRespond`.)
+    fn renew_endpoints(&mut self, payload: &Payload) {
+        match (self.types.of_mut(TypeUrl::Endpoint).as_deref_mut(), payload) {
+            (Some(endpoints), Payload::Delta(diff)) => {
+                for name in diff.upserts.keys().filter(|name| endpoints.subscription.covers(name)) {
+                    endpoints.offer.forget(name.clone());
+                }
+            }
+            (Some(endpoints), Payload::Whole(_)) => endpoints.owes_answer = true,
+            (None, Payload::Delta(diff)) => self.renewed = diff.upserts.keys().cloned().collect(),
+            (None, Payload::Whole(_)) => {}
+        }
+    }
+}
+
+impl TypeState {
+    /// The first request of the type on this stream.
+    fn start_delta(
+        &mut self,
+        type_url: TypeUrl,
+        request: &DeltaDiscoveryRequest,
+        set: &TypeSet,
+        renewed: &BTreeSet<Str>,
+    ) {
+        let names = &request.resource_names_subscribe;
+        self.subscription.wildcard =
+            names.iter().any(|name| name == WILDCARD) || (names.is_empty() && type_url.empty_means_all());
+        for (name, version) in &request.initial_resource_versions {
+            if !renewed.contains(name.as_str()) {
+                self.offer.hold(Str::from(name), version);
+            }
+        }
+        for name in names.iter().filter(|name| *name != WILDCARD).map(Str::from) {
+            if self.offer.reported(&name).is_none() {
+                // What was asked for under another name is held under its own.
+                let held = set.find(&name).and_then(|item| self.offer.reported(&item.name));
+                self.offer.hold_as(name.clone(), held.unwrap_or(Held::Nothing));
+            }
+            self.subscription.names.insert(name);
+        }
+        // Envoy waits for a first answer to a wildcard before it serves. One who reports what it holds, does not.
+        self.owes_answer = self.subscription.wildcard && request.initial_resource_versions.is_empty();
+        if type_url == TypeUrl::Generation {
+            let held = request.initial_resource_versions.get(GenerationMark::NAME);
+            self.sent = held.and_then(|version| version.parse().ok());
+            self.acked = self.sent;
+        }
+    }
+
+    /// A later request of the type: names come and go.
+    fn resubscribe(&mut self, request: &DeltaDiscoveryRequest, set: &TypeSet) {
+        for name in &request.resource_names_unsubscribe {
+            if name == WILDCARD {
+                self.subscription.wildcard = false;
+            } else if self.subscription.names.remove(name.as_str()) && self.subscription.wildcard {
+                // xDS protocol, "Unsubscribing From Resources": the client must learn whether the wildcard still has it.
+                self.offer.forget(Str::from(name));
+            }
+        }
+        for name in &request.resource_names_subscribe {
+            if name == WILDCARD {
+                if !self.subscription.wildcard {
+                    self.offer.widen(self.subscription.names.iter().cloned());
+                }
+                self.subscription.wildcard = true;
+                continue;
+            }
+            // A name subscribed to again is sent again: the client may have dropped it.
+            let name = set.get(name).map_or_else(|| Str::from(name), |item| item.name.clone());
+            self.offer.forget(name.clone());
+            self.subscription.names.insert(name);
+        }
+    }
+
+    /// The answer to a response: an ACK, a NACK, or neither when the nonce is not that of the response in flight.
+    fn answer(&mut self, type_url: TypeUrl, nonce: &str, error: Option<&Status>) -> Option<ServerAction> {
+        let sent = self.in_flight.take_if(|sent| sent.nonce.is(nonce))?;
+        let standing = self.standing_rejections();
+        let Some(error) = error else {
+            self.acked = Some(sent.generation);
+            if let Some(nack) = &mut self.nack {
+                nack.rejections = standing;
+            }
+            self.nack.take_if(|nack| nack.rejections.is_empty());
+            return Some(ServerAction::Acked { type_url, generation: sent.generation });
+        };
+        let nack = Nack {
+            generation: sent.generation,
+            reason: Str::from(bounded(&error.message, MAX_REASON_BYTES)),
+            rejections: rejections_of(error),
+        };
+        let mut kept = nack.clone();
+        if !kept.rejections.is_empty() {
+            let known: BTreeSet<_> = nack.rejections.iter().map(|rejection| &rejection.name).collect();
+            kept.rejections.extend(standing.into_iter().filter(|rejection| !known.contains(&rejection.name)));
+            kept.rejections.truncate(MAX_REJECTIONS);
+        }
+        self.rejected = kept.rejections.iter().map(|rejection| self.offer.version_of(&rejection.name)).collect();
+        self.nack = Some(Box::new(kept));
+        Some(ServerAction::Nacked { type_url, nack })
+    }
+
+    /// Rejected resources that are still offered in the version that was rejected: an ACK of others does not clear them.
+    fn standing_rejections(&self) -> Vec<Rejection> {
+        let rejections = self.nack.iter().flat_map(|nack| &nack.rejections).zip(&self.rejected);
+        rejections
+            .filter(|(rejection, version)| version.is_some() && self.offer.version_of(&rejection.name) == **version)
+            .map(|(rejection, _)| rejection.clone())
+            .collect()
+    }
+
+    /// All that the subscription sees of `set` was offered.
+    fn settle(&mut self, set: &Arc<TypeSet>) {
+        self.resubscribed = false;
+        if !self.offer.is_settled(set) {
+            self.offer.settle(set);
+        }
+    }
+
+    const fn record_sent(&mut self, nonce: Nonce, generation: u64) {
+        self.in_flight = Some(Sent { nonce, generation });
+        self.last_nonce = Some(nonce);
+        self.sent = Some(generation);
+        self.owes_answer = false;
+    }
+}
+
+fn mark_response(generation: u64, changes: Vec<String>, nonce: Nonce) -> DeltaDiscoveryResponse {
+    let type_url = TypeUrl::Generation.as_str().to_owned();
+    let mark = GenerationMark { generation, changes };
+    DeltaDiscoveryResponse {
+        system_version_info: generation.to_string(),
+        resources: vec![Resource {
+            version: generation.to_string(),
+            resource: Some(Any { type_url: type_url.clone(), value: mark.encode_to_vec().into() }),
+            name: GenerationMark::NAME.to_owned(),
+            aliases: Vec::new(),
+        }],
+        type_url,
+        nonce: nonce.text(),
+        removed_resources: Vec::new(),
+    }
+}
+
+fn check_names<'a>(type_url: TypeUrl, names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), CloseReason> {
+    if names.len() > MAX_NAMES {
+        return Err(CloseReason::TooManyNames(type_url));
+    }
+    let mut names = names;
+    if names.any(|name| name.len() > MAX_NAME_BYTES) { Err(CloseReason::NameTooLong(type_url)) } else { Ok(()) }
+}
