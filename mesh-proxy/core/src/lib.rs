@@ -3,5 +3,16 @@
 //! Functions here take bytes, configuration, `now` and random numbers as arguments and return data. The shell (`mesh-proxy`)
 //! owns sockets, tasks, TLS and clocks; the command line links the same functions to explain what a proxy would do.
 
+pub mod detect;
 pub mod h1;
 pub mod head;
+pub mod hello;
+
+pub mod balance;
+pub mod draw;
+pub mod endpoint;
+pub mod limit;
+pub mod retry;
+
+#[cfg(test)]
+mod testing;

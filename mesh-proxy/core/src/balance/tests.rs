@@ -72,7 +72,11 @@ fn assert_shares(got: &BTreeMap<u8, u32>, expect: &[(u8, f64)], slack: f64) {
     assert_eq!(got.keys().copied().collect::<Vec<_>>(), expect.iter().map(|(n, _)| *n).collect::<Vec<_>>(), "{got:?}");
     for (n, weight) in expect {
         let share = f64::from(got[n]) / picks;
-        assert!((share - weight / total).abs() <= slack, "endpoint {n}: {share} instead of {} in {got:?}", weight / total);
+        assert!(
+            (share - weight / total).abs() <= slack,
+            "endpoint {n}: {share} instead of {} in {got:?}",
+            weight / total
+        );
     }
 }
 
@@ -154,7 +158,12 @@ fn avoided_endpoints_are_used_only_when_there_is_no_other() {
 #[test]
 fn unhealthy_ones_serve_only_in_panic_and_draining_ones_never() {
     use Health::{Draining, Healthy, Unhealthy};
-    let endpoints = vec![mk_endpoint(1, 1, Healthy), mk_endpoint(2, 1, Unhealthy), mk_endpoint(3, 1, Unhealthy), mk_endpoint(4, 1, Draining)];
+    let endpoints = vec![
+        mk_endpoint(1, 1, Healthy),
+        mk_endpoint(2, 1, Unhealthy),
+        mk_endpoint(3, 1, Unhealthy),
+        mk_endpoint(4, 1, Draining),
+    ];
     let set = mk_set(vec![mk_group(0, 0, endpoints)]);
     for policy in POLICIES {
         assert_shares(&shares(&set, policy, 0, 300), &[(1, 1.0)], 0.0);
@@ -190,9 +199,8 @@ fn lower_priorities_take_what_higher_ones_cannot() {
 
 #[test]
 fn locality_weights_hold_and_shrink_with_health() {
-    let group = |weight, from: u8| {
-        mk_group(0, weight, (from..from + 2).map(|n| mk_endpoint(n, 1, Health::Healthy)).collect())
-    };
+    let group =
+        |weight, from: u8| mk_group(0, weight, (from..from + 2).map(|n| mk_endpoint(n, 1, Health::Healthy)).collect());
     let set = mk_set(vec![group(80, 1), group(20, 3), group(0, 5)]);
     for policy in POLICIES {
         assert_shares(&shares(&set, policy, 0, 40_000), &[(1, 40.0), (2, 40.0), (3, 10.0), (4, 10.0)], 0.015);
@@ -210,7 +218,8 @@ fn names_become_all_their_addresses_and_handles_are_carried_over() {
     let resolve = |ips: &[[u8; 4]]| Resolved::from([(Str::from("db"), ips.iter().map(|&ip| ip.into()).collect())]);
     let one = EndpointSet::build(&set, &resolve(&[[10, 0, 0, 1]]), None);
     let two = EndpointSet::build(&set, &resolve(&[[10, 0, 0, 2], [10, 0, 0, 1]]), Some(&one));
-    let addresses: Vec<_> = two.all().iter().map(|host| (host.address.to_string(), host.hostname.clone(), host.weight)).collect();
+    let addresses: Vec<_> =
+        two.all().iter().map(|host| (host.address.to_string(), host.hostname.clone(), host.weight)).collect();
     let name = || Some(Str::from("db"));
     assert_eq!(addresses, [("10.0.0.1:5432".to_owned(), name(), 2), ("10.0.0.2:5432".to_owned(), name(), 2)]);
     assert!(Arc::ptr_eq(&one.all()[0], &two.all()[0]));

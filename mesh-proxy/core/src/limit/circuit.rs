@@ -52,7 +52,9 @@ impl Circuit {
     pub fn retry(&self, limits: &Limits) -> Option<Permit> {
         let bound = match RetryAllowance::of(limits) {
             RetryAllowance::Fixed(retries) => retries,
-            RetryAllowance::Budget(budget) => budget.bound(self.inside(Counted::Requests), self.inside(Counted::Pending)),
+            RetryAllowance::Budget(budget) => {
+                budget.bound(self.inside(Counted::Requests), self.inside(Counted::Pending))
+            }
         };
         self.retries.enter(bound)
     }

@@ -20,7 +20,9 @@ pub struct Permit(Arc<Concurrency>);
 impl Concurrency {
     /// Enters if fewer than `limit` are inside (`u32::MAX` is no limit); else counts a refusal.
     pub fn enter(self: &Arc<Self>, limit: u32) -> Option<Permit> {
-        let entered = self.inside.fetch_update(Relaxed, Relaxed, |inside| if inside < limit { inside.checked_add(1) } else { None });
+        let entered = self
+            .inside
+            .fetch_update(Relaxed, Relaxed, |inside| if inside < limit { inside.checked_add(1) } else { None });
         if entered.is_ok() {
             Some(Permit(Arc::clone(self)))
         } else {

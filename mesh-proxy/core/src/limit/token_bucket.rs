@@ -20,7 +20,12 @@ impl TokenBucket {
     #[must_use]
     pub fn new(burst: u32, every: Duration, now: Instant) -> Self {
         let every_nanos = nanos(every);
-        Self { base: now, every_nanos, burst_nanos: every_nanos.saturating_mul(u64::from(burst)), full_at: AtomicU64::new(0) }
+        Self {
+            base: now,
+            every_nanos,
+            burst_nanos: every_nanos.saturating_mul(u64::from(burst)),
+            full_at: AtomicU64::new(0),
+        }
     }
 
     /// Takes a token if there is one at `now`.
