@@ -15,7 +15,7 @@ fn sound() -> Graph {
         let normal = floor.ours.iter().map(|name| (*name).to_owned()).collect();
         graph.members.insert(floor.package.to_owned(), Member { path, normal, ..Member::default() });
     }
-    graph.resolved.insert(("tokio".to_owned(), "1.54.1".to_owned()));
+    graph.resolved.insert(("tokio".to_owned(), "v1.54.1".to_owned()));
     graph
 }
 
@@ -120,15 +120,15 @@ fn testing_features_stay_in_tests() {
 fn banned_and_doubled_packages_are_found() {
     check(
         |graph| {
-            graph.resolved.insert(("ring".to_owned(), "0.17.8".to_owned()));
+            graph.resolved.insert(("ring".to_owned(), "v0.17.8".to_owned()));
         },
         "ring is banned",
     );
     check(
         |graph| {
-            graph.resolved.insert(("tokio".to_owned(), "0.2.25".to_owned()));
+            graph.resolved.insert(("tokio".to_owned(), "v0.2.25".to_owned()));
         },
-        "tokio must exist once, found 0.2.25 and 1.54.1",
+        "tokio must exist once, found v0.2.25 and v1.54.1",
     );
 }
 
