@@ -67,7 +67,7 @@ impl ByteQueue {
 
     /// Drops `count` bytes from the front (all of them when there are fewer); gives the buffer back when none is left.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.bytes.len());
+        self.start = self.start.saturating_add(count).min(self.bytes.len());
         if self.start == self.bytes.len() {
             self.release();
         }

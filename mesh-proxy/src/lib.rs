@@ -4,5 +4,7 @@
 
 pub mod buffers;
 pub mod capture;
+pub mod http;
 pub mod net;
 pub mod tls;
+pub mod upstream;

@@ -1,0 +1,128 @@
+//! Opens one upstream connection: socket, TLS, check of the peer's names.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
+use tokio::net::TcpSocket;
+
+use super::key::PoolKey;
+use crate::net::io::Io;
+use crate::net::sockopt::{self, SocketOptions};
+use crate::net::stream::Stream;
+use crate::tls::peer::{Peer, PeerError};
+use crate::tls::session::Session;
+
+/// What a connection needs besides its key.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectOptions {
+    /// Time for everything.
+    pub timeout: Duration,
+    /// Socket options.
+    pub socket: SocketOptions,
+    /// Mark that keeps the proxy's own connections out of redirection.
+    pub mark: Option<u32>,
+}
+
+/// A connection ready for use.
+#[derive(Debug)]
+pub struct Connected {
+    /// The byte stream.
+    pub stream: Stream,
+    /// The peer; `None` in plaintext.
+    pub peer: Option<Rc<Peer>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket could not be set up or connected.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// Where to.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("connecting to {address} took longer than {timeout:?}")]
+    Timeout {
+        /// Where to.
+        address: SocketAddr,
+        /// The limit.
+        timeout: Duration,
+    },
+    /// The TLS handshake failed.
+    #[error("TLS with {address} failed")]
+    Tls {
+        /// Where to.
+        address: SocketAddr,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The peer is not who it should be.
+    #[error("{address} is not the expected peer")]
+    Peer {
+        /// Where to.
+        address: SocketAddr,
+        /// What is wrong with it.
+        #[source]
+        source: PeerError,
+    },
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// [`ConnectError`], by stage.
+pub async fn connect(key: &PoolKey, options: ConnectOptions) -> Result<Connected, ConnectError> {
+    let address = key.address;
+    let attempt = establish(key, options);
+    if options.timeout.is_zero() {
+        return attempt.await;
+    }
+    match tokio::time::timeout(options.timeout, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout { address, timeout: options.timeout }),
+    }
+}
+
+async fn establish(key: &PoolKey, options: ConnectOptions) -> Result<Connected, ConnectError> {
+    let address = key.address;
+    let connect = |source| ConnectError::Connect { address, source };
+    let socket = open_socket(address, key.source, options).map_err(connect)?;
+    let tcp = socket.connect(address).await.map_err(connect)?;
+    let io = Io::Tcp(tcp);
+    let Some(tls) = &key.tls else {
+        return Ok(Connected { stream: Stream::plain(io, Vec::new()), peer: None });
+    };
+    let failed = |source| ConnectError::Tls { address, source };
+    let session = Session::client(tls.config.clone(), tls.server_name.clone())
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let mut stream = Stream::secured(io, session, Vec::new());
+    stream.handshake().await.map_err(failed)?;
+    let leaf = stream.session().and_then(Session::peer_certificates).and_then(<[_]>::first);
+    let wrong = |source| ConnectError::Peer { address, source };
+    let peer = Peer::of(leaf.ok_or(wrong(PeerError::Malformed))?).map_err(wrong)?;
+    peer.check_names(&tls.names).map_err(wrong)?;
+    Ok(Connected { stream, peer: Some(Rc::new(peer)) })
+}
+
+fn open_socket(address: SocketAddr, source: Option<IpAddr>, options: ConnectOptions) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(IpProtocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    options.socket.apply(&socket).map_err(io::Error::other)?;
+    if let Some(mark) = options.mark {
+        sockopt::set_mark(&socket, mark).map_err(io::Error::other)?;
+    }
+    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        // The kernel chooses the port when it knows both ends, so that many connections can share an address.
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
