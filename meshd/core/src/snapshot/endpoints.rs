@@ -1,0 +1,117 @@
+//! Endpoints of services, joined with the workloads behind them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mesh_api::host::Hostname;
+use mesh_api::ids::{Name, Namespace};
+use mesh_api::labels::Labels;
+use mesh_api_xds::ir::endpoint::{Address, EndpointTls, Health, Locality, WorkloadRef};
+
+/// The endpoints of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEndpoints {
+    /// Endpoints of each service port, by its number; ordered by port, then address.
+    pub ports: Arc<[(u16, Arc<[Instance]>)]>,
+    /// Service accounts of all endpoints: namespace and name, ordered, each once.
+    pub accounts: Arc<[(Namespace, Name)]>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instance {
+    /// Where it listens.
+    pub address: Address,
+    /// Name of its pod or workload entry; empty when unknown.
+    pub pod: Name,
+    /// Labels of its workload; subsets select by them.
+    pub labels: Labels,
+    /// What the registry says.
+    pub health: InstanceHealth,
+    /// Whether it takes mesh TLS.
+    pub mesh_tls: bool,
+    /// Where it is.
+    pub locality: Locality,
+    /// Relative weight, 1 at least.
+    pub weight: u32,
+    /// The workload, for metrics.
+    pub workload: Workload,
+}
+
+/// Health, ordered; [`Health`] of the IR is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InstanceHealth {
+    /// Takes requests.
+    Ready,
+    /// Takes none, unless in panic.
+    NotReady,
+}
+
+/// The workload of an endpoint, ordered; [`WorkloadRef`] of the IR is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Workload {
+    /// Workload name.
+    pub name: mesh_api::text::Str,
+    /// Namespace.
+    pub namespace: mesh_api::text::Str,
+    /// Canonical service.
+    pub service: mesh_api::text::Str,
+    /// Canonical revision.
+    pub revision: mesh_api::text::Str,
+    /// Cluster.
+    pub cluster: mesh_api::text::Str,
+}
+
+impl Instance {
+    /// Its IP address, when it has one.
+    #[must_use]
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match &self.address {
+            Address::Socket(address) => Some(address.ip()),
+            Address::Name(..) => None,
+        }
+    }
+
+    /// As the IR says it.
+    #[must_use]
+    pub const fn health(&self) -> Health {
+        match self.health {
+            InstanceHealth::Ready => Health::Healthy,
+            InstanceHealth::NotReady => Health::Unhealthy,
+        }
+    }
+
+    /// As the IR says it.
+    #[must_use]
+    pub const fn tls(&self) -> EndpointTls {
+        if self.mesh_tls { EndpointTls::Istio } else { EndpointTls::Disabled }
+    }
+
+    /// As the IR says it.
+    #[must_use]
+    pub fn workload(&self) -> WorkloadRef {
+        let Workload { name, namespace, service, revision, cluster } = self.workload.clone();
+        WorkloadRef { name, namespace, service, revision, cluster }
+    }
+}
+
+impl ServiceEndpoints {
+    /// The endpoints of a service port.
+    #[must_use]
+    pub fn of(&self, port: u16) -> &[Instance] {
+        self.ports.iter().find(|(number, _)| *number == port).map_or(&[], |(_, instances)| instances)
+    }
+}
+
+/// A service port that a workload serves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServedPort {
+    /// Host of the service.
+    pub host: Hostname,
+    /// Service port.
+    pub port: u16,
+    /// Port at the workload.
+    pub target: u16,
+    /// Pod that serves it; empty when unknown.
+    pub pod: Name,
+}
