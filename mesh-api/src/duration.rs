@@ -7,8 +7,6 @@ use std::{borrow::Cow, fmt, ops::Deref, str::FromStr, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::text::Str;
-
 /// A duration field of an API object: `5s`, `1h30m`, `0.25s`, `100ms`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DurationText(pub Duration);
@@ -158,8 +156,22 @@ impl Serialize for DurationText {
 
 impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Str::deserialize(deserializer)?;
-        parse(&text).map(Self).map_err(|error| de::Error::custom(format_args!("the duration {text:?} {error}")))
+        // A visitor, so that the error arises where the deserializer still knows the field.
+        deserializer.deserialize_str(DurationVisitor)
+    }
+}
+
+struct DurationVisitor;
+
+impl de::Visitor<'_> for DurationVisitor {
+    type Value = DurationText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as 5s")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DurationText, E> {
+        parse(text).map(DurationText).map_err(|error| E::custom(format_args!("the duration {text:?} {error}")))
     }
 }
 

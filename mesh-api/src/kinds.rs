@@ -1,14 +1,21 @@
 //! The table of kinds: every object this release reads, declared once.
 //!
-//! From a row come the [`Kind`] variant and its names. Whoever adds a kind adds a row here and follows the compiler.
+//! From a row come the [`Kind`] variant with its names, the [`AnyObject`] variant, and the fields that exist. Whoever adds a kind adds a row here and follows the compiler.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     crd::{common::IstioStatus, core, networking, security},
-    object::{Layout, Spec},
+    ids::ObjectKey,
+    meta::Meta,
+    object::{Layout, Object, Spec},
+    parse::{self, Shape, TypedError},
     text::Str,
 };
 
@@ -62,6 +69,74 @@ macro_rules! kinds {
             const LAYOUT: Layout = Layout::$layout;
             type Status = $status;
         })*
+
+        /// An object of any kind of the table, shared and cheap to clone.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum AnyObject {
+            $(#[doc = $doc] $kind(Arc<Object<$spec>>),)*
+        }
+
+        impl AnyObject {
+            /// What it is.
+            #[must_use]
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// Its metadata.
+            #[must_use]
+            pub fn meta(&self) -> &Meta {
+                match self {
+                    $(Self::$kind(object) => &object.meta,)*
+                }
+            }
+
+            /// Its metadata, to be changed; copies the object if it is shared.
+            pub fn meta_mut(&mut self) -> &mut Meta {
+                match self {
+                    $(Self::$kind(object) => &mut Arc::make_mut(object).meta,)*
+                }
+            }
+
+            /// Reads an object of `kind` from an untyped value.
+            ///
+            /// # Errors
+            /// Names the first field of a wrong type.
+            pub fn from_value(kind: Kind, value: &serde_json::Value) -> Result<Self, TypedError> {
+                match kind {
+                    $(Kind::$kind => parse::from_value(value).map(|o| Self::$kind(Arc::new(o))),)*
+                }
+            }
+        }
+
+        impl Serialize for AnyObject {
+            fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+                match self {
+                    $(Self::$kind(object) => object.serialize(serializer),)*
+                }
+            }
+        }
+
+        $(impl From<Object<$spec>> for AnyObject {
+            fn from(object: Object<$spec>) -> Self {
+                Self::$kind(Arc::new(object))
+            }
+        })*
+
+        impl Kind {
+            /// The fields that objects of this kind have.
+            #[must_use]
+            pub fn shape(self) -> &'static Shape {
+                match self {
+                    $(Self::$kind => {
+                        static SHAPE: OnceLock<Shape> = OnceLock::new();
+                        parse::object_shape::<$spec>(&SHAPE)
+                    })*
+                }
+            }
+        }
 
         /// What an object is. One variant per row of the table.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,6 +242,14 @@ kinds! {
     AuthorizationPolicy {
         group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "authorizationpolicies", short: ["ap"],
         scope: Namespaced, spec: security::authorization_policy::AuthorizationPolicy, status: IstioStatus, layout: Spec,
+    }
+}
+
+impl AnyObject {
+    /// What identifies it, without its cluster.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        self.meta().key(self.kind())
     }
 }
 

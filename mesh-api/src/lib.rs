@@ -14,5 +14,8 @@ pub mod kinds;
 pub mod labels;
 pub mod meta;
 pub mod names;
+mod near;
 pub mod object;
+pub mod parse;
 pub mod text;
+pub mod validate;

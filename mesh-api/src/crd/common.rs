@@ -39,6 +39,7 @@ impl JsonSchema for StringMatch {
 
 api! {
     /// How a text is compared: at most one of exact, prefix and regex.
+    #[serde(rename = "StringMatch")]
     pub struct StringMatchWire {
         /// Equal to this text.
         pub exact: Option<Str>,

@@ -16,9 +16,9 @@ macro_rules! api {
             $( $(#[$field_attr:meta])* pub $field:ident: $ty:ty, )*
         }
     )*) => {$(
-        $(#[$attr])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "camelCase", default)]
+        $(#[$attr])*
         pub struct $name {
             $(
                 $(#[$field_attr])*
@@ -38,10 +38,10 @@ macro_rules! api_enum {
             $( $(#[$variant_attr:meta])* $variant:ident, )*
         }
     )*) => {$(
-        $(#[$attr])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+        $(#[$attr])*
         pub enum $name {
             #[default]
             $(#[$first_attr])* $first,
