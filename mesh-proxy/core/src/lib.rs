@@ -4,9 +4,12 @@
 //! owns sockets, tasks, TLS and clocks; the command line links the same functions to explain what a proxy would do.
 
 pub mod detect;
+pub mod fault;
+pub mod flags;
 pub mod h1;
 pub mod head;
 pub mod hello;
+pub mod reply;
 
 pub mod balance;
 pub mod draw;
