@@ -8,7 +8,14 @@
 //! Not here: sockets, tasks, clocks. Envoy's messages are an implementation detail of this crate.
 
 pub mod ads;
+#[cfg(feature = "grpc")]
+pub mod ca_proto;
+pub mod codec;
 pub mod discovery;
 pub mod encoded;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod ir;
+pub mod node;
+mod pb;
 pub mod type_url;

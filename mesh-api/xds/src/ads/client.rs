@@ -135,8 +135,9 @@ struct TypeState {
     unanswered: VecDeque<Unanswered>,
     /// A request of this type was sent on this stream.
     started: bool,
-    /// State-of-the-world: nonce of the last response on this stream and version of the last accepted one.
+    /// State-of-the-world: nonce of the last response on this stream.
     last_nonce: String,
+    /// State-of-the-world: version of exactly what is held; empty when that is no version that the server knows.
     version_info: String,
 }
 
@@ -303,9 +304,6 @@ impl ClientSession {
             if error.is_none() || !rejected.is_empty() {
                 state.accept(&response, &rejected);
             }
-            if error.is_none() {
-                state.version_info.clone_from(&response.version_info);
-            }
             answers.push((response.nonce, error));
         }
         if !self.connected {
@@ -440,7 +438,9 @@ impl ClientSession {
         let mut actions = Vec::new();
         // A response may cross the request that ends a subscription.
         let wanted = &state.subscription;
+        let received = upserts.len();
         upserts.retain(|r| wanted.covers(&r.name) || r.aliases.iter().any(|alias| wanted.names.contains(alias)));
+        let version_info = if upserts.len() == received { version_info } else { String::new() };
         for received in &upserts {
             for name in std::iter::once(&received.name).chain(&received.aliases) {
                 state.demands.remove(name);
@@ -489,6 +489,8 @@ impl TypeState {
 
     /// A response was accepted, but for the rejected resources.
     fn accept(&mut self, response: &Unanswered, rejected: &[Rejection]) {
+        // A part of a response is no version that the server knows.
+        self.version_info = if rejected.is_empty() { response.version_info.clone() } else { String::new() };
         for (name, version, aliases) in &response.upserts {
             if rejected.iter().any(|rejection| rejection.name == *name) {
                 continue;
@@ -544,6 +546,7 @@ impl TypeState {
         let target = self.aliases.remove(name).unwrap_or_else(|| Str::from(name));
         let led_to = self.aliases.values().any(|other| *other == target);
         if !self.subscription.covers(&target) && !led_to {
+            self.version_info.clear();
             self.held.remove(&target);
         }
     }

@@ -1,0 +1,3 @@
+//! The internal representation as Envoy's messages, and back.
+
+pub(crate) mod value;
