@@ -1,8 +1,11 @@
 //! Workspace automation: `cargo xtask <command>`. Depends on no product crate, so it builds in seconds.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks on its streams")]
 
+mod bench;
 mod checks;
+mod ci;
 mod demo;
+mod envoy;
 mod floors;
 mod source;
 mod tidy;
@@ -40,6 +43,13 @@ enum Command {
     Tidy,
     /// Clippy over the workspace, warnings are errors
     Lint,
+    /// Measure against Envoy: proxy CPU per request, latency, memory
+    Bench(bench::Bench),
+    /// Run one of the heavier suites
+    Ci {
+        #[command(subcommand)]
+        suite: ci::Suite,
+    },
     /// Write manifests/ anew from the code
     Manifests,
     /// Write docs/reference/ anew from the code
@@ -62,6 +72,8 @@ fn run(command: Command) -> Result<()> {
         Command::Test { args } => checks::test(&args),
         Command::Tidy => checks::tidy(),
         Command::Lint => checks::lint(),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Ci { suite } => ci::run(&suite),
         Command::Manifests => checks::regenerate("manifests"),
         Command::Docs => checks::regenerate("docs/reference"),
     }
