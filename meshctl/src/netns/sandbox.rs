@@ -1,0 +1,414 @@
+//! The outside of a sandbox: starts the helper, talks to it, keeps note of what it says.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{Shutdown, shutdown};
+
+use super::helper::HELPER_ARG;
+use super::process::{Output, Process, ProcessSpec, read_tail};
+use super::protocol::{
+    Exit, Failure, FromHelper, ProcessId, Request, RequestBody, Settings, Spawn, pair, receive, send,
+};
+use super::reason::Reason;
+
+/// How long the helper may take over an answer before it is taken for dead.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to make a sandbox.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    /// The program that is started as helper: one whose `main` begins with [`helper_main`](super::helper_main). By
+    /// default this program.
+    pub helper: PathBuf,
+    /// Address of the bridge, every workload's default gateway. Default 10.77.0.1.
+    pub gateway: Ipv4Addr,
+    /// Length of the network's prefix, in bits. Default 16.
+    pub prefix: u8,
+    /// Files shown inside in place of others, as (file, place): the hosts file of the mesh as `/etc/hosts`, for
+    /// example. Both must exist.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A sandbox could not be made, or something in it not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// This machine does not allow it.
+    #[error("no sandbox without root here: {0}")]
+    Unavailable(Reason),
+    /// The helper could not be started.
+    #[error("cannot start {} as the sandbox's helper", helper.display())]
+    Helper {
+        /// The program.
+        helper: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The address is not one that a workload can have.
+    #[error("{address} is no address for a workload: the network is {gateway}/{prefix}")]
+    Address {
+        /// The address asked for.
+        address: Ipv4Addr,
+        /// The bridge's own address.
+        gateway: Ipv4Addr,
+        /// Length of the prefix.
+        prefix: u8,
+    },
+    /// The inside could not do what was asked.
+    #[error("cannot {step}: {message}")]
+    Refused {
+        /// What was asked.
+        step: String,
+        /// What the system said.
+        message: String,
+    },
+    /// A program that should have succeeded did not.
+    #[error("{program} in {workload} ended with {exit}: {output}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// Where it ran.
+        workload: String,
+        /// How it ended.
+        exit: Exit,
+        /// The end of what it wrote.
+        output: String,
+    },
+    /// A program did not end in time.
+    #[error("{program} in {workload} did not end within {limit:?}")]
+    Late {
+        /// The program.
+        program: String,
+        /// Where it ran.
+        workload: String,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// Talking to the helper failed.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The sandbox has ended, and everything in it.
+    #[error("the sandbox has ended")]
+    Ended,
+    /// The helper is there but says nothing.
+    #[error("the sandbox's helper does not answer")]
+    Silent,
+}
+
+/// A network of our own, with processes in it. Dropping it ends all of them.
+#[derive(Debug)]
+pub struct Sandbox {
+    control: Arc<Control>,
+    listener: Option<JoinHandle<()>>,
+    helper: Child,
+    gateway: Ipv4Addr,
+    prefix: u8,
+}
+
+/// The connection to the helper, shared by everything that belongs to a sandbox.
+pub(super) struct Control {
+    socket: OwnedFd,
+    /// Held for as long as it takes to look up or note an entry, never while waiting for the helper.
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    answers: HashMap<u64, Result<Option<u32>, Failure>>,
+    exits: HashMap<ProcessId, Exit>,
+    running: usize,
+    ended: bool,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            helper: PathBuf::from("/proc/self/exe"),
+            gateway: Ipv4Addr::new(10, 77, 0, 1),
+            prefix: 16,
+            binds: Vec::new(),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Makes the namespaces and the bridge. Blocks until they are there.
+    ///
+    /// # Errors
+    /// [`SandboxError::Unavailable`] says in words for the user why this machine does not allow it.
+    pub fn create(config: &SandboxConfig) -> Result<Self, SandboxError> {
+        let io = |doing| move |source| SandboxError::Io { doing, source };
+        let (ours, theirs) = pair().map_err(io("open a connection for the sandbox's helper"))?;
+        let mut helper = Command::new(&config.helper)
+            .arg(HELPER_ARG)
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            // Out of reach of Ctrl-C, which is for us: we end the sandbox in good order.
+            .process_group(0)
+            .spawn()
+            .map_err(|source| SandboxError::Helper { helper: config.helper.clone(), source })?;
+        if let Err(error) = greet(&ours, config) {
+            shutdown(&ours, Shutdown::Both).ok();
+            let _ = helper.kill();
+            let _ = helper.wait();
+            return Err(error);
+        }
+        let control = Arc::new(Control { socket: ours, state: Mutex::default(), changed: Condvar::new() });
+        let heard = Arc::clone(&control);
+        let listener = std::thread::Builder::new()
+            .name("sandbox".to_owned())
+            .spawn(move || heard.listen())
+            .map_err(io("start a thread for the sandbox"))?;
+        let SandboxConfig { gateway, prefix, .. } = *config;
+        Ok(Self { control, listener: Some(listener), helper, gateway, prefix })
+    }
+
+    /// Makes a workload: a network namespace with loopback and an interface `eth0` that has `address`.
+    ///
+    /// # Errors
+    /// When the address is outside the sandbox's network, the name is taken, or the system refuses.
+    pub fn add_workload(&self, name: &str, address: Ipv4Addr) -> Result<(), SandboxError> {
+        let (gateway, prefix) = (self.gateway, self.prefix);
+        if !is_usable(address, gateway, prefix) {
+            return Err(SandboxError::Address { address, gateway, prefix });
+        }
+        self.control.ask(RequestBody::AddWorkload { name: name.to_owned(), address }, &[]).map(drop)
+    }
+
+    /// Starts a process in a workload.
+    ///
+    /// # Errors
+    /// When there is no such workload or the program cannot be started.
+    pub fn spawn(&self, workload: &str, spec: ProcessSpec) -> Result<Process, SandboxError> {
+        let io = |source| SandboxError::Io { doing: "open the process's output", source };
+        let mut files = vec![spec.stdout.into_fd().map_err(io)?, spec.stderr.into_fd().map_err(io)?];
+        let mut names = Vec::new();
+        for (name, socket) in spec.sockets {
+            names.push(name);
+            files.push(socket);
+        }
+        let process = self.control.state().take_number();
+        let body = RequestBody::Spawn(Box::new(Spawn {
+            process,
+            workload: workload.to_owned(),
+            program: spec.program,
+            args: spec.args,
+            env: spec.env,
+            clear_env: spec.clear_env,
+            directory: spec.directory,
+            sockets: names,
+        }));
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let pid = self.control.ask(body, &files)?;
+        self.control.state().running += 1;
+        Ok(Process::new(Arc::clone(&self.control), process, workload.to_owned(), pid))
+    }
+
+    /// Runs a program in a workload until it ends, at most for `limit`, and returns the end of what it wrote. Where
+    /// its streams go is decided here; [`ProcessSpec::stdout`] and `stderr` are overwritten.
+    ///
+    /// # Errors
+    /// When it cannot be started, takes longer, or does not succeed; then with the end of what it wrote.
+    pub fn run(&self, workload: &str, mut spec: ProcessSpec, limit: Duration) -> Result<String, SandboxError> {
+        let io = |source| SandboxError::Io { doing: "keep what a program writes", source };
+        let output = memfd_create("output", MemfdFlags::CLOEXEC).map_err(|error| io(error.into()))?;
+        let output = std::fs::File::from(output);
+        spec.stdout = Output::File(output.try_clone().map_err(io)?);
+        spec.stderr = Output::File(output.try_clone().map_err(io)?);
+        let program = spec.program.display().to_string();
+        let process = self.spawn(workload, spec)?;
+        let workload = workload.to_owned();
+        let Some(exit) = process.wait(limit)? else {
+            process.signal(libc::SIGKILL)?;
+            return Err(SandboxError::Late { program, workload, limit });
+        };
+        let output = read_tail(output).map_err(io)?;
+        if exit.success() { Ok(output) } else { Err(SandboxError::Failed { program, workload, exit, output }) }
+    }
+
+    /// Ends everything in good order: asks every process in `processes` to end (`SIGTERM`), all at once, waits for
+    /// `grace`, then ends the sandbox and with it whatever still runs.
+    ///
+    /// # Errors
+    /// When the sandbox had already ended.
+    pub fn shutdown(self, processes: &[Process], grace: Duration) -> Result<(), SandboxError> {
+        for process in processes {
+            process.signal(libc::SIGTERM)?;
+        }
+        self.control.wait_all(grace);
+        Ok(())
+    }
+
+    /// Whether the sandbox still stands.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.control.state().ended
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Process 1 inside reads the end of the connection and ends, and the kernel ends the rest.
+        shutdown(&self.control.socket, Shutdown::Both).ok();
+        let _ = self.helper.wait();
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+impl Control {
+    /// Sends a request and waits for its answer.
+    pub(super) fn ask(
+        &self,
+        body: RequestBody,
+        files: &[std::os::fd::BorrowedFd<'_>],
+    ) -> Result<Option<u32>, SandboxError> {
+        let id = self.state().take_number();
+        send(&self.socket, &Request { id, body }, files).map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SandboxError::Ended,
+            _ => SandboxError::Io { doing: "send a request to the sandbox's helper", source },
+        })?;
+        let answer = self.wait_for(ANSWER_LIMIT, |state| state.answers.remove(&id))?;
+        answer
+            .ok_or(SandboxError::Silent)?
+            .map_err(|failure| SandboxError::Refused { step: failure.step, message: failure.message })
+    }
+
+    pub(super) fn exit(&self, process: ProcessId) -> Option<Exit> {
+        self.state().exits.get(&process).copied()
+    }
+
+    pub(super) fn wait_exit(&self, process: ProcessId, limit: Duration) -> Result<Option<Exit>, SandboxError> {
+        self.wait_for(limit, |state| state.exits.get(&process).copied())
+    }
+
+    fn wait_all(&self, limit: Duration) {
+        // That the sandbox ended is as good.
+        let _ = self.wait_for(limit, |state| (state.exits.len() >= state.running).then_some(()));
+    }
+
+    /// Waits until `find` finds what it looks for; `None` when `limit` has passed.
+    fn wait_for<T>(
+        &self,
+        limit: Duration,
+        mut find: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<Option<T>, SandboxError> {
+        let mut found = None;
+        let waited = self.changed.wait_timeout_while(self.state(), limit, |state| {
+            found = find(state);
+            found.is_none() && !state.ended
+        });
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if found.is_none() && state.ended { Err(SandboxError::Ended) } else { Ok(found) }
+    }
+
+    /// Notes what the helper says until it is gone.
+    fn listen(&self) {
+        while let Ok(Some((message, _))) = receive(&self.socket) {
+            let mut state = self.state();
+            match message {
+                FromHelper::Answer { id, result } => {
+                    state.answers.insert(id, result);
+                }
+                FromHelper::Exited { process, exit } => {
+                    state.exits.insert(process, exit);
+                }
+                FromHelper::Ready | FromHelper::Failed(_) => {}
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+        self.state().ended = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+/// Sends the settings and waits until the helper is ready.
+fn greet(socket: &OwnedFd, config: &SandboxConfig) -> Result<(), SandboxError> {
+    let io = |source| SandboxError::Io { doing: "talk to the sandbox's helper", source };
+    let settings = Settings { gateway: config.gateway, prefix: config.prefix, binds: config.binds.clone() };
+    let sent = send(socket, &Request { id: 0, body: RequestBody::Start(settings) }, &[]);
+    let limit = Some(ANSWER_LIMIT);
+    rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, limit)
+        .map_err(|error| io(error.into()))?;
+    // Even when it could not be told, it may have said why.
+    match receive(socket).map_err(io)? {
+        Some((FromHelper::Ready, _)) => {}
+        Some((FromHelper::Failed(failure), _)) => return Err(SandboxError::Unavailable(Reason::of(&failure))),
+        Some(_) => return Err(SandboxError::Silent),
+        None => {
+            sent.map_err(io)?;
+            return Err(SandboxError::Ended);
+        }
+    }
+    rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, None)
+        .map_err(|error| io(error.into()))
+}
+
+/// Whether a workload can have this address: in the network, and not the bridge's, the network's or the broadcast's.
+fn is_usable(address: Ipv4Addr, gateway: Ipv4Addr, prefix: u8) -> bool {
+    let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+    let (address, gateway) = (address.to_bits(), gateway.to_bits());
+    let host = address & host_bits;
+    address & !host_bits == gateway & !host_bits && address != gateway && host != 0 && host != host_bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_have_addresses_of_the_network() {
+        let gateway = Ipv4Addr::new(10, 77, 0, 1);
+        let check = |address: [u8; 4], prefix| is_usable(address.into(), gateway, prefix);
+        assert!(check([10, 77, 0, 2], 16) && check([10, 77, 255, 254], 16) && check([11, 0, 0, 0], 0));
+        assert!(!check([10, 77, 0, 1], 16) && !check([10, 77, 0, 0], 16) && !check([10, 77, 255, 255], 16));
+        assert!(!check([10, 78, 0, 2], 16) && !check([10, 77, 0, 2], 32));
+    }
+
+    #[test]
+    fn a_helper_that_is_none_is_an_error() {
+        let missing = SandboxConfig { helper: "/nowhere/at-all".into(), ..SandboxConfig::default() };
+        assert!(matches!(Sandbox::create(&missing), Err(SandboxError::Helper { .. })));
+        let wrong = SandboxConfig { helper: "/bin/true".into(), ..SandboxConfig::default() };
+        assert!(matches!(Sandbox::create(&wrong), Err(SandboxError::Ended)));
+    }
+}
