@@ -2,6 +2,7 @@
 
 mod bans;
 mod cycles;
+mod links;
 mod rules;
 mod tree;
 
@@ -27,6 +28,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         cycles::check(folder, &files, &mut found);
     }
     bans::check(&files, &mut found);
+    links::check(&files, &mut found);
     Ok(found)
 }
 
