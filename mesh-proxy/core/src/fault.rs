@@ -566,7 +566,7 @@ fn entry(kind: FaultKind) -> String {
             format!("{status}{body}; gRPC status {grpc}")
         }
     };
-    let flag = meaning.flag.map_or("`-`".to_owned(), |flag| format!("`{}`", flag.text()));
+    let flag = format!("`{}`", meaning.flag.map_or("-", ResponseFlag::text));
     let retry = match meaning.retry {
         Retry::Never => "never",
         Retry::Unprocessed => "always safe",

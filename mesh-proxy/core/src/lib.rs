@@ -9,6 +9,7 @@ pub mod flags;
 pub mod h1;
 pub mod head;
 pub mod hello;
+pub mod log_format;
 pub mod reply;
 
 pub mod balance;
