@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use super::rules::{CaptureConfig, Guard, Select};
+use super::config::{CaptureConfig, Guard, Select};
 
 /// Write the rules that lead this network namespace's traffic through the proxy.
 ///

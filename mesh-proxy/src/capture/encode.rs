@@ -2,8 +2,9 @@
 //! or a redirect (linux/netfilter/nf_tables.h). Numbers named here are the kernel's.
 
 use super::cidr::Cidr;
+use super::config::Interface;
 use super::netlink::{Header, attr, attr_be32, attr_text, message, nested};
-use super::rules::{Action, Chain, ChainName, Hook, Interface, Is, Match, PRIORITY, Rule, Ruleset, TABLE};
+use super::rules::{Action, Chain, ChainName, Hook, Is, Match, PRIORITY, Rule, Ruleset, TABLE};
 
 /// Family of the table: IPv4 and IPv6 in one (`NFPROTO_INET`).
 const FAMILY_INET: u8 = 1;

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod cidr;
+pub mod config;
 mod encode;
 pub mod exec;
 mod netlink;
@@ -17,7 +18,8 @@ use std::net::Ipv6Addr;
 
 pub use self::args::InitArgs;
 use self::args::{ArgsError, Mode};
-use self::rules::{RulesError, Ruleset, TABLE};
+use self::config::RulesError;
+use self::rules::{Ruleset, TABLE};
 
 /// What `mesh-proxy init` did; `Display` is the text for standard output.
 #[derive(Debug, PartialEq, Eq)]

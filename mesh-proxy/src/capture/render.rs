@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::cidr::Cidr;
-use super::rules::{Action, Chain, ChainName, Interface, Is, Match, PRIORITY, Rule, Ruleset, TABLE};
+use super::config::Interface;
+use super::rules::{Action, Chain, ChainName, Is, Match, PRIORITY, Rule, Ruleset, TABLE};
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use clap::Parser;
+use mesh_proxy::capture::config::MAX_ENTRIES;
 use mesh_proxy::capture::exec::{self, ExecError};
 use mesh_proxy::capture::{self, CaptureError, InitArgs, Outcome};
 use mesh_proxy::net::orig_dst::original_dst;
@@ -140,6 +141,14 @@ pub fn rules_are_replaced_and_removed() {
     // Without rules the connection goes nowhere near the proxy.
     let _lost = world::begin_connect(&format!("{ELSEWHERE}:80"), None);
     assert!(world::is_idle(&first) && world::is_idle(&second));
+}
+
+pub fn as_many_entries_as_may_be_fit_into_a_batch() {
+    let ports: Vec<String> = (1..=MAX_ENTRIES - 4).map(|port| port.to_string()).collect();
+    // With the mark's rules and the three excluded ports that are the default; each port makes two rules.
+    let Outcome::Applied { rules, .. } = init(&["-o", &ports.join(",")]) else { panic!("not applied") };
+    assert!(rules > 2 * (MAX_ENTRIES - 4), "{rules}");
+    assert!(exec::installed().unwrap());
 }
 
 pub fn a_process_without_the_capability_is_told() {

@@ -29,6 +29,7 @@ const CASES: &[Case] = &[
     ("capture::excluded_destinations_are_left_alone", capture::excluded_destinations_are_left_alone),
     ("capture::rules_are_replaced_and_removed", capture::rules_are_replaced_and_removed),
     ("capture::a_process_without_the_capability_is_told", capture::a_process_without_the_capability_is_told),
+    ("capture::as_many_entries_as_may_be_fit_into_a_batch", capture::as_many_entries_as_may_be_fit_into_a_batch),
     ("inherit::a_handed_in_socket_is_served", inherit::a_handed_in_socket_is_served),
 ];
 

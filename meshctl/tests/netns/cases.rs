@@ -75,6 +75,10 @@ pub fn capture_rules_stay_in_their_workload() {
     assert_eq!(run(&sandbox, "web", "call-marked", &["10.77.0.3:8080"]), "10.77.0.2 came to here");
     // Into web; api has no rules of its own.
     assert_eq!(run(&sandbox, "api", "call", &["10.77.0.2:9999"]), "10.77.0.3 came to 10.77.0.2:9999");
+    // With rules in both, what web's proxy sends is taken by api's: a mark does not leave its namespace.
+    run(&sandbox, "api", "init", &["-u", "", "--proxy-mark", "1337"]);
+    let _inbound = start(&sandbox, "api", part("serve", &["0.0.0.0:15006"]));
+    assert_eq!(run(&sandbox, "web", "call-marked", &["10.77.0.3:8080"]), "10.77.0.2 came to 10.77.0.3:8080");
 }
 
 pub fn sockets_handed_in_are_reached_from_outside() {

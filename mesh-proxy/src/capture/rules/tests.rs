@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::capture::config::{InterfaceError, MAX_ENTRIES};
 
 /// A connection as the rules see its first packet.
 #[derive(Clone, Debug)]
