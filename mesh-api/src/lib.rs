@@ -12,6 +12,7 @@ pub mod identity;
 pub mod ids;
 pub mod kinds;
 pub mod labels;
+pub mod mesh_config;
 pub mod meta;
 pub mod names;
 mod near;

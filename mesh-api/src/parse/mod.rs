@@ -10,6 +10,8 @@ mod split;
 mod typed;
 mod value;
 
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub(crate) use self::shape::object_shape;
@@ -235,6 +237,37 @@ impl Reader<'_, '_> {
         let error = ParseError { document: self.index, line, key, code, path, message: message.into(), hint };
         self.parsed.objects.push(Err(error));
     }
+}
+
+/// Reads a text that is one value of a known type and not an object, such as the mesh configuration. An empty text is
+/// the default. `name` is the type's name for users.
+pub(crate) fn parse_plain<T>(text: &str, name: &str) -> Result<(T, Vec<Finding>), Box<ParseError>>
+where
+    T: DeserializeOwned + Default + JsonSchema,
+{
+    let fail = |line, code, path: Str, message: String| {
+        let (message, hint) = (message.into(), Str::default());
+        Box::new(ParseError { document: 0, line, key: None, code, path, message, hint })
+    };
+    if text.len() > MAX_DOCUMENT_BYTES {
+        let message = format!("the {name} is larger than {MAX_DOCUMENT_BYTES} bytes");
+        return Err(fail(1, Code::TooLarge, Str::default(), message));
+    }
+    let mut value = value::read(text).map_err(|e| fail(e.line, e.code, Str::default(), e.message))?;
+    if value.is_null() {
+        return Ok((T::default(), Vec::new()));
+    }
+    let shape = Shape::of::<T>();
+    shape.prune_nulls(&mut value);
+    let mut findings = Vec::new();
+    shape.unknown_fields(&value, &mut |path, hint| {
+        findings.push(Finding::new(Code::UnknownField, path, format!("is not a field of {name}")).hint(hint));
+    });
+    let typed = from_value(&value).map_err(|error| {
+        let line = line_of(text, &error.path).unwrap_or(1);
+        fail(line, Code::WrongType, error.path.into(), error.message)
+    })?;
+    Ok((typed, findings))
 }
 
 fn text_of(map: &Map<String, Value>, field: &str) -> Option<String> {

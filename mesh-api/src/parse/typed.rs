@@ -86,6 +86,19 @@ impl<'de> Deserializer<'de> for Tracked<'de, '_> {
         self.located(visitor.visit_newtype_struct(self))
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, TypedError> {
+        // A derived struct would take a list for its fields in their order, which nobody means.
+        self.located(match self.value {
+            Value::Array(_) => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
+            _ => self.visit(visitor),
+        })
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -104,7 +117,7 @@ impl<'de> Deserializer<'de> for Tracked<'de, '_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        seq tuple tuple_struct map struct identifier ignored_any
+        seq tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -209,6 +222,11 @@ mod tests {
     fn an_error_names_its_field() {
         type Vs = VirtualService;
         check::<Vs>(json!({"hosts": 1}), "hosts", "invalid type: integer `1`, expected a sequence");
+        check::<Vs>(
+            json!({"http": [{"redirect": ["/"]}]}),
+            "http[0].redirect",
+            "invalid type: sequence, expected struct HttpRedirect",
+        );
         check::<Vs>(json!({"hosts": ["a", 1]}), "hosts[1]", "invalid type: integer `1`, expected a string");
         check::<Vs>(
             json!({"http": [{"match": [{"headers": {"x.y": {"exact": "a", "regex": "b"}}}]}]}),

@@ -119,6 +119,10 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::Null)
     }
 
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        self.visit_unit()
+    }
+
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
         self.spend(0)?;
         Ok(Value::Bool(value))
