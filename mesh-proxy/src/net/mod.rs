@@ -2,7 +2,6 @@
 
 pub mod copy;
 pub mod io;
-pub mod listen;
 pub mod orig_dst;
 pub mod sockopt;
 pub mod stream;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode, Stdio};
 
-use mesh_proxy::net::listen::{LISTEN_FDS, ListenerTable};
+use mesh_api_rt::listen::{LISTEN_FDS, ListenerTable};
 use nix::sched::{CloneFlags, unshare};
 use socket2::SockRef;
 

@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
+use mesh_api_rt::listen::ListenerTable;
 use mesh_proxy::capture::{self, InitArgs};
-use mesh_proxy::net::listen::ListenerTable;
 use mesh_proxy::net::orig_dst::original_dst;
 use mesh_proxy::net::sockopt::set_mark;
 use meshctl::netns::{ProcessSpec, Sandbox, SandboxConfig};
