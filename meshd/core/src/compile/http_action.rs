@@ -268,7 +268,11 @@ fn fault_abort(cx: &mut Context<'_>, path: &str, abort: &ApiAbort) -> Option<Opt
         (Some(status), None) => match u16::try_from(*status) {
             Ok(status @ 200..=599) => AbortStatus::Http(status),
             _ => {
-                return cx.cut(Code::InvalidValue, &format!("{path}.httpStatus"), format!("{status} is not 200 to 599"));
+                return cx.cut(
+                    Code::InvalidValue,
+                    &format!("{path}.httpStatus"),
+                    format!("{status} is not 200 to 599"),
+                );
             }
         },
         (None, Some(text)) => {

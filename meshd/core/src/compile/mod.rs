@@ -4,11 +4,20 @@
 //! policy the rule (the policy stays), of a `DENY` policy the rule becomes "deny what the policy covers". Every cut is a
 //! finding with the field's path.
 
+mod authorization_policy;
 mod destination_rule;
+mod endpoints;
+mod gateway;
 mod headers;
 mod http_action;
 mod http_match;
+mod mesh;
+mod peer_authentication;
+mod secret;
+mod service;
+mod sidecar;
 mod virtual_service;
+mod workload;
 
 use mesh_api::codes::Code;
 use mesh_api::finding::Finding;
@@ -18,9 +27,18 @@ use mesh_api_xds::ir::Origin;
 
 use crate::snapshot::mesh::Mesh;
 
+pub(crate) use authorization_policy::authorization_policy;
 pub(crate) use destination_rule::destination_rule;
+pub(crate) use endpoints::endpoints;
+pub(crate) use gateway::{MESH_ROOTS, WORKLOAD_CERTIFICATE, gateway};
 pub(crate) use http_action::{DEFAULT_BACKOFF, DEFAULT_RETRY_ON};
+pub(crate) use mesh::mesh;
+pub(crate) use peer_authentication::peer_authentication;
+pub(crate) use secret::secret;
+pub(crate) use service::{kube_service, service_entry};
+pub(crate) use sidecar::sidecar;
 pub(crate) use virtual_service::virtual_service;
+pub(crate) use workload::parse_locality;
 
 /// Longest regular expression of Istio's validation.
 const MAX_REGEX_BYTES: usize = 1024;

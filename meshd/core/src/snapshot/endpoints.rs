@@ -1,12 +1,16 @@
 //! Endpoints of services, joined with the workloads behind them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
-use mesh_api::ids::{Name, Namespace};
+use mesh_api::ids::{Name, Namespace, ObjectKey};
 use mesh_api::labels::Labels;
 use mesh_api_xds::ir::endpoint::{Address, EndpointTls, Health, Locality, WorkloadRef};
+
+use super::services::Service;
 
 /// The endpoints of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +19,39 @@ pub struct ServiceEndpoints {
     pub ports: Arc<[(u16, Arc<[Instance]>)]>,
     /// Service accounts of all endpoints: namespace and name, ordered, each once.
     pub accounts: Arc<[(Namespace, Name)]>,
+}
+
+/// The endpoints of all services of a namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NamespaceEndpoints {
+    /// Endpoints by the service's object and host.
+    pub(crate) services: BTreeMap<(ObjectKey, Hostname), Arc<ServiceEndpoints>>,
+    /// What is served at an address.
+    pub(crate) served: BTreeMap<IpAddr, Arc<[ServedPort]>>,
+    /// What is wrong with slices and entries.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// All endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// By namespace.
+    pub(crate) namespaces: BTreeMap<Namespace, Arc<NamespaceEndpoints>>,
+}
+
+impl Endpoints {
+    /// The endpoints of a service.
+    #[must_use]
+    pub fn of(&self, service: &Service) -> Option<&Arc<ServiceEndpoints>> {
+        let in_namespace = self.namespaces.get(&service.namespace)?;
+        in_namespace.services.get(&(service.key.clone(), service.host.clone()))
+    }
+
+    /// What is served at an address by services of a namespace, ordered.
+    #[must_use]
+    pub fn served(&self, namespace: &Namespace, ip: IpAddr) -> &[ServedPort] {
+        self.namespaces.get(namespace).and_then(|found| found.served.get(&ip)).map_or(&[], |ports| ports)
+    }
 }
 
 /// One endpoint.
