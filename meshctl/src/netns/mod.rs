@@ -10,17 +10,20 @@
 //! Inside, every process is root of the user namespace and our user outside: there is only one user id, so the proxy
 //! is told from its workload by socket mark. What is opened outside (files, listening sockets) works inside.
 
+mod control;
+mod error;
 mod helper;
 mod process;
 mod protocol;
 mod reason;
 mod sandbox;
 
+pub use self::error::SandboxError;
 pub use self::helper::{HELPER_ARG, helper_main};
 pub use self::process::{LISTEN_FDS, Output, Process, ProcessSpec};
 pub use self::protocol::Exit;
 pub use self::reason::Reason;
-pub use self::sandbox::{Sandbox, SandboxConfig, SandboxError};
+pub use self::sandbox::{Sandbox, SandboxConfig};
 
 /// Whether this machine gives an ordinary user a sandbox. Answered by making one, because nothing else is sure.
 ///

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::control::{ANSWER_LIMIT, Control};
+use super::error::SandboxError;
 use super::protocol::{Exit, ProcessId, RequestBody};
-use super::sandbox::{Control, SandboxError};
 
 /// Environment variable in which a process finds the listening sockets handed to it, as `mesh-proxy` reads it:
 /// `address=descriptor`, separated by commas.
@@ -167,7 +168,7 @@ impl Process {
         }
         self.signal(libc::SIGKILL)?;
         // The kernel does not refuse this one, it may only take a moment.
-        self.wait(super::sandbox::ANSWER_LIMIT)?.ok_or(SandboxError::Silent)
+        self.wait(ANSWER_LIMIT)?.ok_or(SandboxError::Silent)
     }
 }
 

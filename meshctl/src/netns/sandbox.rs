@@ -1,29 +1,24 @@
 //! The outside of a sandbox: starts the helper, talks to it, keeps note of what it says.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{Shutdown, shutdown};
 
+use super::control::{ANSWER_LIMIT, Control};
+use super::error::SandboxError;
 use super::helper::HELPER_ARG;
 use super::process::{Output, Process, ProcessSpec, read_tail};
-use super::protocol::{
-    Exit, Failure, FromHelper, ProcessId, Request, RequestBody, Settings, Spawn, pair, receive, send,
-};
+use super::protocol::{FromHelper, Request, RequestBody, Settings, Spawn, pair, receive, send};
 use super::reason::Reason;
-
-/// How long the helper may take over an answer before it is taken for dead.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How to make a sandbox.
 #[derive(Clone, Debug)]
@@ -40,78 +35,6 @@ pub struct SandboxConfig {
     pub binds: Vec<(PathBuf, PathBuf)>,
 }
 
-/// A sandbox could not be made, or something in it not be done.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// This machine does not allow it.
-    #[error("no sandbox without root here: {0}")]
-    Unavailable(Reason),
-    /// The helper could not be started.
-    #[error("cannot start {} as the sandbox's helper", helper.display())]
-    Helper {
-        /// The program.
-        helper: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// The address is not one that a workload can have.
-    #[error("{address} is no address for a workload: the network is {gateway}/{prefix}")]
-    Address {
-        /// The address asked for.
-        address: Ipv4Addr,
-        /// The bridge's own address.
-        gateway: Ipv4Addr,
-        /// Length of the prefix.
-        prefix: u8,
-    },
-    /// The inside could not do what was asked.
-    #[error("cannot {step}: {message}")]
-    Refused {
-        /// What was asked.
-        step: String,
-        /// What the system said.
-        message: String,
-    },
-    /// A program that should have succeeded did not.
-    #[error("{program} in {workload} ended with {exit}: {output}")]
-    Failed {
-        /// The program.
-        program: String,
-        /// Where it ran.
-        workload: String,
-        /// How it ended.
-        exit: Exit,
-        /// The end of what it wrote.
-        output: String,
-    },
-    /// A program did not end in time.
-    #[error("{program} in {workload} did not end within {limit:?}")]
-    Late {
-        /// The program.
-        program: String,
-        /// Where it ran.
-        workload: String,
-        /// How long it had.
-        limit: Duration,
-    },
-    /// Talking to the helper failed.
-    #[error("cannot {doing}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// The sandbox has ended, and everything in it.
-    #[error("the sandbox has ended")]
-    Ended,
-    /// The helper is there but says nothing.
-    #[error("the sandbox's helper does not answer")]
-    Silent,
-}
-
 /// A network of our own, with processes in it. Dropping it ends all of them.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -120,23 +43,6 @@ pub struct Sandbox {
     helper: Child,
     gateway: Ipv4Addr,
     prefix: u8,
-}
-
-/// The connection to the helper, shared by everything that belongs to a sandbox.
-pub(super) struct Control {
-    socket: OwnedFd,
-    /// Held for as long as it takes to look up or note an entry, never while waiting for the helper.
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    next: u64,
-    answers: HashMap<u64, Result<Option<u32>, Failure>>,
-    exits: HashMap<ProcessId, Exit>,
-    running: usize,
-    ended: bool,
 }
 
 impl Default for SandboxConfig {
@@ -172,7 +78,7 @@ impl Sandbox {
             let _ = helper.wait();
             return Err(error);
         }
-        let control = Arc::new(Control { socket: ours, state: Mutex::default(), changed: Condvar::new() });
+        let control = Arc::new(Control::new(ours));
         let heard = Arc::clone(&control);
         let listener = std::thread::Builder::new()
             .name("sandbox".to_owned())
@@ -206,7 +112,7 @@ impl Sandbox {
             names.push(name);
             files.push(socket);
         }
-        let process = self.control.state().take_number();
+        let process = self.control.take_number();
         let body = RequestBody::Spawn(Box::new(Spawn {
             process,
             workload: workload.to_owned(),
@@ -219,7 +125,7 @@ impl Sandbox {
         }));
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         let pid = self.control.ask(body, &files)?;
-        self.control.state().running += 1;
+        self.control.note_running();
         Ok(Process::new(Arc::clone(&self.control), process, workload.to_owned(), pid))
     }
 
@@ -261,103 +167,18 @@ impl Sandbox {
     /// Whether the sandbox still stands.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        !self.control.state().ended
+        !self.control.has_ended()
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // Process 1 inside reads the end of the connection and ends, and the kernel ends the rest.
-        shutdown(&self.control.socket, Shutdown::Both).ok();
+        self.control.close();
         let _ = self.helper.wait();
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
         }
-    }
-}
-
-impl Control {
-    /// Sends a request and waits for its answer.
-    pub(super) fn ask(
-        &self,
-        body: RequestBody,
-        files: &[std::os::fd::BorrowedFd<'_>],
-    ) -> Result<Option<u32>, SandboxError> {
-        let id = self.state().take_number();
-        send(&self.socket, &Request { id, body }, files).map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SandboxError::Ended,
-            _ => SandboxError::Io { doing: "send a request to the sandbox's helper", source },
-        })?;
-        let answer = self.wait_for(ANSWER_LIMIT, |state| state.answers.remove(&id))?;
-        answer
-            .ok_or(SandboxError::Silent)?
-            .map_err(|failure| SandboxError::Refused { step: failure.step, message: failure.message })
-    }
-
-    pub(super) fn exit(&self, process: ProcessId) -> Option<Exit> {
-        self.state().exits.get(&process).copied()
-    }
-
-    pub(super) fn wait_exit(&self, process: ProcessId, limit: Duration) -> Result<Option<Exit>, SandboxError> {
-        self.wait_for(limit, |state| state.exits.get(&process).copied())
-    }
-
-    fn wait_all(&self, limit: Duration) {
-        // That the sandbox ended is as good.
-        let _ = self.wait_for(limit, |state| (state.exits.len() >= state.running).then_some(()));
-    }
-
-    /// Waits until `find` finds what it looks for; `None` when `limit` has passed.
-    fn wait_for<T>(
-        &self,
-        limit: Duration,
-        mut find: impl FnMut(&mut State) -> Option<T>,
-    ) -> Result<Option<T>, SandboxError> {
-        let mut found = None;
-        let waited = self.changed.wait_timeout_while(self.state(), limit, |state| {
-            found = find(state);
-            found.is_none() && !state.ended
-        });
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if found.is_none() && state.ended { Err(SandboxError::Ended) } else { Ok(found) }
-    }
-
-    /// Notes what the helper says until it is gone.
-    fn listen(&self) {
-        while let Ok(Some((message, _))) = receive(&self.socket) {
-            let mut state = self.state();
-            match message {
-                FromHelper::Answer { id, result } => {
-                    state.answers.insert(id, result);
-                }
-                FromHelper::Exited { process, exit } => {
-                    state.exits.insert(process, exit);
-                }
-                FromHelper::Ready | FromHelper::Failed(_) => {}
-            }
-            drop(state);
-            self.changed.notify_all();
-        }
-        self.state().ended = true;
-        self.changed.notify_all();
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can leave the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn take_number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-}
-
-impl fmt::Debug for Control {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").finish_non_exhaustive()
     }
 }
 
@@ -366,9 +187,9 @@ fn greet(socket: &OwnedFd, config: &SandboxConfig) -> Result<(), SandboxError> {
     let io = |source| SandboxError::Io { doing: "talk to the sandbox's helper", source };
     let settings = Settings { gateway: config.gateway, prefix: config.prefix, binds: config.binds.clone() };
     let sent = send(socket, &Request { id: 0, body: RequestBody::Start(settings) }, &[]);
-    let limit = Some(ANSWER_LIMIT);
-    rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, limit)
-        .map_err(|error| io(error.into()))?;
+    set_socket_timeout(socket, Timeout::Recv, Some(ANSWER_LIMIT)).map_err(|error| io(error.into()))?;
+    // A helper that no longer reads must not stop us.
+    set_socket_timeout(socket, Timeout::Send, Some(ANSWER_LIMIT)).map_err(|error| io(error.into()))?;
     // Even when it could not be told, it may have said why.
     match receive(socket).map_err(io)? {
         Some((FromHelper::Ready, _)) => {}
@@ -379,8 +200,7 @@ fn greet(socket: &OwnedFd, config: &SandboxConfig) -> Result<(), SandboxError> {
             return Err(SandboxError::Ended);
         }
     }
-    rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, None)
-        .map_err(|error| io(error.into()))
+    set_socket_timeout(socket, Timeout::Recv, None).map_err(|error| io(error.into()))
 }
 
 /// Whether a workload can have this address: in the network, and not the bridge's, the network's or the broadcast's.
