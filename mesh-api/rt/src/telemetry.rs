@@ -119,8 +119,16 @@ impl LogHandle {
     /// # Errors
     /// Only when logging has ended.
     pub fn set_all(&self, level: LevelFilter) -> Result<(), LevelError> {
+        self.replace(Levels::new(level))
+    }
+
+    /// Replaces all levels at once by these.
+    ///
+    /// # Errors
+    /// Only when logging has ended.
+    pub fn replace(&self, next: Levels) -> Result<(), LevelError> {
         self.change(|levels| {
-            *levels = Levels::new(level);
+            *levels = next;
             Ok(())
         })
     }
@@ -182,6 +190,11 @@ impl Levels {
         }
         self.scopes.insert(scope.to_owned(), level);
         Ok(())
+    }
+
+    /// One level for every scope, and no exception.
+    pub fn set_all(&mut self, level: LevelFilter) {
+        *self = Self::new(level);
     }
 
     fn targets(&self) -> Targets {

@@ -6,6 +6,7 @@
 //! untrusted one could send.
 
 mod message;
+mod pages;
 mod router;
 #[cfg(test)]
 mod tests;

@@ -136,3 +136,39 @@ async fn stop_lets_an_answer_finish() {
     assert!(client.await.unwrap().1.ends_with("done"));
     stop.await.unwrap();
 }
+
+#[tokio::test]
+async fn the_common_pages() {
+    use crate::metrics::{Metrics, process};
+    use crate::telemetry::{Levels, LogFormat, build};
+    use tracing::level_filters::LevelFilter;
+
+    let (_subscriber, handle) = build(LogFormat::Text, Levels::new(LevelFilter::INFO), io::sink);
+    let mut metrics = Metrics::new();
+    process::register(&mut metrics).unwrap();
+    let info = crate::build_info!("test");
+    let router =
+        Router::new().with_metrics("/metrics", metrics.share()).with_logging(handle.clone()).with_version(info);
+    let server = start(router);
+    let address = server.addresses()[0];
+    let (_, answer) = get(address, "/metrics").await;
+    assert!(answer.contains("text/plain; version=0.0.4") && answer.contains("process_open_fds "), "{answer}");
+    let (_, answer) = get(address, "/version").await;
+    assert!(answer.contains("\"name\": \"test\""), "{answer}");
+
+    let post = async |query: &str| {
+        let request =
+            format!("POST /logging?{query} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        exchange(address, &request).await
+    };
+    let (status, answer) = post("paths=mesh_proxy::http:debug,xds:warning&access=off").await;
+    assert_eq!(status, 200);
+    assert!(
+        answer.ends_with("active loggers:\n  default: info\n  access: off\n  mesh_proxy::http: debug\n  xds: warn\n"),
+        "{answer}"
+    );
+    assert_eq!(post("xds=debug&access=loud").await.0, 400);
+    assert_eq!(handle.levels().to_string(), "info,access:off,mesh_proxy::http:debug,xds:warn", "all or nothing");
+    assert_eq!(post("level=error").await.0, 200);
+    assert!(get(address, "/logging").await.1.ends_with("active loggers:\n  default: error\n"));
+}

@@ -4,6 +4,7 @@
 //! Reference pages are generated from [`MetricSet::DECLARATIONS`]. What must be summed over workers at scrape time
 //! comes in as a [`Collector`] with its declarations.
 
+pub mod process;
 mod text;
 
 use std::collections::BTreeMap;
