@@ -217,3 +217,38 @@ impl SigningKey for Recorder<'_> {
         Ok(Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_clamped_and_the_upper_bound_wins() {
+        let seconds = Duration::from_secs;
+        let lifetimes =
+            Lifetimes { default: seconds(100), max: seconds(1000), min: seconds(10), ..Lifetimes::default() };
+        let check = |asked: Option<u64>, grant: Option<u64>, expect: u64| {
+            assert_eq!(lifetimes.clamp(asked.map(seconds), grant.map(seconds)), seconds(expect), "{asked:?} {grant:?}");
+        };
+        check(None, None, 100);
+        check(Some(0), None, 100);
+        check(Some(1), None, 10);
+        check(Some(500), None, 500);
+        check(Some(u64::MAX), None, 1000);
+        check(Some(500), Some(50), 50);
+        check(None, Some(50), 50);
+        check(Some(5000), Some(5000), 1000);
+        check(Some(500), Some(5), 5);
+    }
+
+    #[test]
+    fn an_issuer_is_replaced_only_in_its_place() {
+        let parts: Vec<Vec<u8>> = (0..7).map(|part| der::write(0x30, &[&[part]])).collect();
+        let pieces: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let replaced = with_issuer(&der::write(der::SEQUENCE, &pieces), b"NAME").unwrap();
+        let mut expect = pieces.clone();
+        expect[3] = b"NAME";
+        assert_eq!(replaced, der::write(der::SEQUENCE, &expect));
+        assert_eq!(with_issuer(&der::write(der::SEQUENCE, &pieces[..3]), b"NAME"), None);
+    }
+}

@@ -22,7 +22,7 @@ use crate::time::{from_unix, to_unix};
 
 /// The entry with everything; secret.
 pub const STATE_ENTRY: &str = "ca.pem";
-/// The entry with the roots, written for people and tools; it is never read back.
+/// The entry with the roots, written for people and tools; nothing is believed of it.
 pub const ROOTS_ENTRY: &str = "root-cert.pem";
 /// Lifetime of a root. Istio's `CITADEL_SELF_SIGNED_CA_CERT_TTL`: 10 years.
 pub const DEFAULT_ROOT_TTL: Duration = Duration::from_secs(3650 * 86_400);
@@ -128,28 +128,28 @@ pub struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// Loads the authority from its store, or makes a new one and stores it. Overdue steps are taken at once; the changes
-    /// say which.
+    /// Loads the authority from its store, or makes a new one and stores it. Takes no step of a replacement: call
+    /// [`advance`](Self::advance) next, whose failure (a full disk) is no reason to be without an authority.
     ///
     /// # Errors
     /// When the store fails, its content is damaged, or the crypto library fails.
-    pub fn open(store: &dyn Store, options: Options, now: SystemTime) -> Result<(Self, Vec<Change>), SelfSignedError> {
-        let mut changes = Vec::new();
+    pub fn open(
+        store: &dyn Store,
+        options: Options,
+        now: SystemTime,
+    ) -> Result<(Self, Option<Change>), SelfSignedError> {
         let read = store.read(STATE_ENTRY, Visibility::Secret).map_err(SelfSignedError::Store)?;
-        let state = match read {
-            Some(content) => State::parse(&content)?,
+        let (state, change) = match read {
+            Some(content) => (State::parse(&content)?, None),
             None => {
                 let issuing = Root::make(&options, now)?;
                 let state = State { phase: Phase::Stable, issuing, next: None, old: Vec::new() };
                 state.save(store)?;
-                changes.push(Change::Created);
-                state
+                (state, Some(Change::Created))
             }
         };
         let authority = state.authority(&options)?;
-        let mut this = Self { options, state, authority };
-        changes.extend(this.advance(store, false, now)?);
-        Ok((this, changes))
+        Ok((Self { options, state, authority }, change))
     }
 
     /// What issues at present; stays usable after later changes.
@@ -176,6 +176,8 @@ impl SelfSigned {
         now: SystemTime,
     ) -> Result<Vec<Change>, SelfSignedError> {
         let mut changes = Vec::new();
+        // A crash, or a disk that was full, may have left the copy for people behind.
+        self.state.save_roots(store)?;
         loop {
             // A word about the roots before a step says nothing about those after it.
             let distributed = distributed && changes.is_empty();
@@ -276,7 +278,16 @@ impl State {
     fn save(&self, store: &dyn Store) -> Result<(), SelfSignedError> {
         let text = self.to_text();
         store.write(STATE_ENTRY, text.as_bytes(), Visibility::Secret).map_err(SelfSignedError::Store)?;
+        self.save_roots(store)
+    }
+
+    /// Writes the roots unless they are there already.
+    fn save_roots(&self, store: &dyn Store) -> Result<(), SelfSignedError> {
         let roots = self.bundle().to_pem();
+        let stored = store.read(ROOTS_ENTRY, Visibility::Public).map_err(SelfSignedError::Store)?;
+        if stored.is_some_and(|stored| *stored == roots.as_bytes()) {
+            return Ok(());
+        }
         store.write(ROOTS_ENTRY, roots.as_bytes(), Visibility::Public).map_err(SelfSignedError::Store)
     }
 

@@ -17,8 +17,12 @@ fn options() -> Options {
     Options::new(TrustDomain::default())
 }
 
+/// Opens and takes what is overdue, as a daemon does when it starts.
 fn open(store: &MemoryStore, day: u64) -> (SelfSigned, Vec<Change>) {
-    SelfSigned::open(store, options(), days(day)).unwrap()
+    let (mut ca, created) = SelfSigned::open(store, options(), days(day)).unwrap();
+    let mut changes: Vec<Change> = created.into_iter().collect();
+    changes.extend(ca.advance(store, false, days(day)).unwrap());
+    (ca, changes)
 }
 
 /// Issues a certificate and verifies it against these roots, as a peer that holds them would.
@@ -120,6 +124,21 @@ fn a_full_disk_changes_nothing() {
     assert_eq!(ca.phase(), Phase::Stable);
     assert_eq!(ca.authority().bundle(), &before);
     check_accepted(&ca, &before, 1, true);
+    // An overdue replacement that cannot be stored is no reason not to start.
+    let (mut ca, _) = SelfSigned::open(&store, options(), days(3000)).unwrap();
+    assert!(ca.advance(&store, false, days(3000)).is_err());
+    check_accepted(&ca, &before, 3000, true);
+}
+
+#[test]
+fn the_copy_of_the_roots_is_made_good() {
+    let store = MemoryStore::default();
+    let (ca, _) = open(&store, 0);
+    for stale in ["", "something else"] {
+        store.put(ROOTS_ENTRY, stale.as_bytes());
+        open(&store, 1);
+        assert_eq!(store.text(ROOTS_ENTRY).unwrap(), ca.authority().bundle().to_pem());
+    }
 }
 
 #[test]
