@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, ObjectKey};
-use mesh_api::kinds::Kind;
+use mesh_api::kinds::{AnyObject, Kind};
 use mesh_api::text::Str;
-
-use super::AnyObject;
 
 /// One event of a source.
 #[derive(Clone, Debug)]

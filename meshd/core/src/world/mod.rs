@@ -26,8 +26,7 @@ use mesh_api::crd::security::authorization_policy::AuthorizationPolicy;
 use mesh_api::crd::security::peer_authentication::PeerAuthentication;
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, ObjectKey};
-use mesh_api::kinds::Kind;
-use mesh_api::object::Object;
+use mesh_api::kinds::{AnyObject, Kind};
 use mesh_api::text::Str;
 
 pub use change::{Change, ChangeSet};
@@ -35,30 +34,6 @@ pub use table::{InNamespace, Table};
 
 macro_rules! world {
     ($( $(#[$doc:meta])* $field:ident: $kind:ident, )*) => {
-        /// An object of any kind that the world keeps.
-        #[derive(Clone, Debug)]
-        pub enum AnyObject {
-            $( $(#[$doc])* $kind(Arc<Object<$kind>>), )*
-        }
-
-        impl AnyObject {
-            /// What identifies it, without its cluster.
-            #[must_use]
-            pub fn key(&self) -> ObjectKey {
-                match self {
-                    $( Self::$kind(object) => object.key(), )*
-                }
-            }
-        }
-
-        $(
-            impl From<Object<$kind>> for AnyObject {
-                fn from(object: Object<$kind>) -> Self {
-                    Self::$kind(Arc::new(object))
-                }
-            }
-        )*
-
         /// All objects.
         #[derive(Clone, Debug, Default)]
         pub struct World {
@@ -175,6 +150,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use mesh_api::meta::Meta;
+    use mesh_api::object::Object;
 
     use super::*;
 
