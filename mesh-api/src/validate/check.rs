@@ -1,6 +1,6 @@
 //! Collects findings while a spec is walked, and knows the path of the field at hand.
 
-use std::{collections::BTreeSet, fmt::Display, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr, time::Duration};
 
 use super::regex;
 use crate::{
@@ -141,6 +141,13 @@ impl Check {
         }
     }
 
+    /// An address or an address range.
+    pub(super) fn cidr(&mut self, path: &str, text: &str) {
+        if !is_cidr(text) {
+            self.at(path, Code::InvalidValue, format!("{text:?} is neither an address nor an address range"));
+        }
+    }
+
     pub(super) fn regex(&mut self, path: &str, text: &str) {
         if text.is_empty() {
             self.at(path, Code::InvalidRegex, "the expression is empty");
@@ -202,4 +209,16 @@ impl Check {
             }
         }
     }
+}
+
+/// An address, or an address with the length of its prefix.
+pub(super) fn is_cidr(text: &str) -> bool {
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let bits = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    // No sign and no leading zero: what `u8::from_str` takes beyond digits is excluded here.
+    length.is_none_or(|text| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u8>().is_ok_and(|n| n <= bits))
 }

@@ -3,10 +3,22 @@
 //! The rules are those of Istio's webhook (istio/istio: pkg/config/validation) plus a finding for each field that does
 //! not act yet. What needs a second object to decide is for the analysers, not here.
 
+mod authorization_policy;
 mod check;
+mod core;
+mod destination_rule;
+mod gateway;
+pub mod http_route;
+mod load_balancer;
 mod meta;
 pub mod not_acting;
+mod peer_authentication;
 pub mod regex;
+mod service_entry;
+mod sidecar;
+mod virtual_service;
+mod workload_entry;
+mod workload_group;
 
 use self::check::Check;
 use crate::{finding::Finding, kinds::AnyObject};
@@ -17,6 +29,7 @@ pub fn validate(object: &AnyObject) -> Vec<Finding> {
     let kind = object.kind();
     let mut check = Check::default();
     meta::check(kind, object.meta(), &mut check);
+    content(object, &mut check);
     let mut findings = check.into_findings();
     findings.extend(not_acting::annotations(kind, object.meta()));
     findings.extend(not_acting::fields(kind, object));
@@ -26,3 +39,34 @@ pub fn validate(object: &AnyObject) -> Vec<Finding> {
     }
     findings
 }
+
+fn content(object: &AnyObject, check: &mut Check) {
+    let namespace = &object.meta().namespace;
+    check.field("spec", |check| match object {
+        AnyObject::Service(o) => core::service(&o.spec, check),
+        AnyObject::VirtualService(o) => virtual_service::check(namespace, &o.spec, check),
+        AnyObject::DestinationRule(o) => destination_rule::check(namespace, &o.spec, check),
+        AnyObject::Gateway(o) => gateway::check(&o.spec, check),
+        AnyObject::ServiceEntry(o) => service_entry::check(namespace, &o.spec, check),
+        AnyObject::WorkloadEntry(o) => workload_entry::check(&o.spec, check, true),
+        AnyObject::WorkloadGroup(o) => workload_group::check(&o.spec, check),
+        AnyObject::Sidecar(o) => sidecar::check(&o.spec, check),
+        AnyObject::PeerAuthentication(o) => peer_authentication::check(&o.spec, check),
+        AnyObject::AuthorizationPolicy(o) => authorization_policy::check(namespace, &o.spec, check),
+        AnyObject::EndpointSlice(_)
+        | AnyObject::Pod(_)
+        | AnyObject::Namespace(_)
+        | AnyObject::Secret(_)
+        | AnyObject::ConfigMap(_) => {}
+    });
+    // Kinds whose content is not below `spec`.
+    if let AnyObject::EndpointSlice(o) = object {
+        core::endpoint_slice(&o.spec, check);
+    }
+    if let AnyObject::Pod(o) = object {
+        check.some("status", o.status.as_ref(), |check, status| core::pod_status(status, check));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -73,7 +73,9 @@ const FIELDS: &[(Kind, &str, &str)] = &[
     (Kind::AuthorizationPolicy, "spec.rules[].from[].source.notTrustDomains", CUT),
 ];
 
-const CUT: &str = "an ALLOW rule with it allows nothing, a DENY rule with it refuses all that its selector covers";
+/// What becomes of a rule with a condition that does not act: it never lets anybody in who would be kept out.
+pub(super) const CUT: &str =
+    "an ALLOW rule with it allows nothing, a DENY rule with it refuses all that its selector covers";
 
 /// Keys of AuthorizationPolicy conditions that act. Those of the API that are not here do not act yet.
 pub(super) const ACTING_CONDITION_KEYS: &[&str] =

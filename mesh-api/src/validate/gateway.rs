@@ -1,0 +1,177 @@
+//! Rules of Gateway. istio/istio: pkg/config/validation/validation.go ValidateGateway.
+
+use std::net::IpAddr;
+
+use super::{check::Check, meta};
+use crate::{
+    codes::Code,
+    crd::{
+        common::TlsProtocol,
+        networking::gateway::{Gateway, Port, Server, ServerTlsMode, ServerTlsSettings},
+    },
+    host::is_dns_label,
+    text::Str,
+};
+
+/// Protocols of ports, as users write them in any case.
+const PROTOCOLS: &[&str] =
+    &["HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "TCP", "TLS", "REDIS", "MYSQL", "HTTP_PROXY", "UDP"];
+
+pub(super) fn check(spec: &Gateway, check: &mut Check) {
+    check.required("servers", !spec.servers.is_empty());
+    if spec.selector.is_empty() {
+        check.at("selector", Code::Ineffective, "is empty, so every gateway of every namespace opens these ports");
+    }
+    check.field("selector", |check| meta::labels(check, &spec.selector.0));
+    check.each("servers", &spec.servers, server);
+    let ports = || spec.servers.iter().map(|s| s.port.as_ref().map_or("", |port| &*port.name));
+    check.unique("servers", "port.name", ports());
+    check.unique("servers", "name", spec.servers.iter().map(|s| &*s.name));
+}
+
+fn server(check: &mut Check, server: &Server) {
+    let is_unix = server.bind.starts_with("unix://") || server.bind.starts_with('@');
+    match &server.port {
+        None => check.required("port", false),
+        Some(port) => {
+            check.field("port", |check| {
+                protocol(check, &port.protocol, true);
+                check.required("name", !port.name.is_empty());
+                if !is_unix {
+                    check.port("number", port.number);
+                } else if port.number != 0 {
+                    check.at("number", Code::Conflict, "must be 0 for a UNIX socket");
+                }
+                retired_target_port(check, port);
+            });
+            tls_by_protocol(check, &port.protocol, server.tls.as_ref());
+        }
+    }
+    if !server.bind.is_empty() && !is_unix && server.bind.parse::<IpAddr>().is_err() {
+        check.at("bind", Code::InvalidValue, "is neither an address nor unix:///path");
+    }
+    check.required("hosts", !server.hosts.is_empty());
+    check.each("hosts", &server.hosts, |check, text| host(check, text));
+    if !server.default_endpoint.is_empty() {
+        check.at("defaultEndpoint", Code::Ineffective, "has no effect, in Istio neither");
+    }
+    check.some("tls", server.tls.as_ref(), server_tls);
+}
+
+pub(super) fn retired_target_port(check: &mut Check, port: &Port) {
+    if port.target_port != 0 {
+        check.at("targetPort", Code::Deprecated, "has no effect, in Istio neither");
+    }
+}
+
+/// The protocol of a port; an empty one is detected where `required` is false.
+pub(super) fn protocol(check: &mut Check, protocol: &str, required: bool) {
+    if protocol.is_empty() {
+        check.required("protocol", !required);
+    } else if !PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(protocol)) {
+        let near = crate::near::nearest(protocol, PROTOCOLS.iter().copied());
+        let hint = near.map(|near| format!("did you mean {near}?")).unwrap_or_default();
+        check.hinted("protocol", Code::InvalidValue, format!("{protocol:?} is not a protocol"), hint);
+    } else if protocol.eq_ignore_ascii_case("UDP") {
+        check.at("protocol", Code::Ineffective, "UDP is not proxied");
+    }
+}
+
+/// `[namespace/]host`, where the namespace may be `*` or `.`.
+fn host(check: &mut Check, text: &str) {
+    let host = match text.split_once('/') {
+        Some((namespace, host)) => {
+            if namespace != "*" && namespace != "." && !is_dns_label(namespace) {
+                check.here(Code::InvalidName, format!("{namespace:?} is neither a namespace nor '*' nor '.'"));
+            }
+            host
+        }
+        None => text,
+    };
+    check.host("", host);
+}
+
+fn tls_by_protocol(check: &mut Check, protocol: &str, tls: Option<&ServerTlsSettings>) {
+    let needs_tls = ["HTTPS", "TLS"].iter().any(|p| p.eq_ignore_ascii_case(protocol));
+    match tls {
+        None if needs_tls => {
+            let message = format!("is missing: protocol {protocol} needs it");
+            check.at("tls", Code::Required, message);
+        }
+        Some(tls) if needs_tls && tls.https_redirect => {
+            check.at("tls.httpsRedirect", Code::Conflict, "is for plaintext HTTP only");
+        }
+        Some(tls) if !needs_tls && !tls.https_redirect => {
+            let hint = "use protocol HTTPS or TLS";
+            check.hinted("tls", Code::Conflict, format!("cannot be used with protocol {protocol}"), hint);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn server_tls(check: &mut Check, tls: &ServerTlsSettings) {
+    let set = |text: &Str| !text.is_empty();
+    let certificate_files = set(&tls.server_certificate) || set(&tls.private_key);
+    let sources = [
+        ("serverCertificate", certificate_files),
+        ("credentialName", set(&tls.credential_name)),
+        ("credentialNames", !tls.credential_names.is_empty()),
+        ("tlsCertificates", !tls.tls_certificates.is_empty()),
+    ];
+    check.exclusive(&sources);
+    for (field, count) in
+        [("credentialNames", tls.credential_names.len()), ("tlsCertificates", tls.tls_certificates.len())]
+    {
+        if count > 2 {
+            check.at(field, Code::InvalidValue, format!("has {count} entries; at most 2 are allowed"));
+        }
+    }
+    let has_source = sources.iter().any(|s| s.1);
+    if tls.https_redirect {
+        if has_source {
+            check.at("httpsRedirect", Code::Conflict, "excludes certificates: the port speaks plaintext");
+        }
+    } else {
+        certificates_by_mode(check, tls, has_source, certificate_files);
+    }
+    let (low, high) = (tls.min_protocol_version, tls.max_protocol_version);
+    if low != TlsProtocol::TlsAuto && high != TlsProtocol::TlsAuto && low > high {
+        check.at("minProtocolVersion", Code::InvalidValue, "is newer than maxProtocolVersion");
+    }
+    for (field, version) in [("minProtocolVersion", low), ("maxProtocolVersion", high)] {
+        if matches!(version, TlsProtocol::TlsV10 | TlsProtocol::TlsV11) {
+            check.at(field, Code::InvalidValue, "TLS before 1.2 is not spoken here (RFC 8996)");
+        }
+    }
+}
+
+fn certificates_by_mode(check: &mut Check, tls: &ServerTlsSettings, has_source: bool, certificate_files: bool) {
+    match tls.mode {
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {
+            if !has_source {
+                check.here(
+                    Code::Required,
+                    "has no certificate: needs credentialName, or serverCertificate and privateKey",
+                );
+            }
+            if certificate_files {
+                check.required("serverCertificate", !tls.server_certificate.is_empty());
+                check.required("privateKey", !tls.private_key.is_empty());
+            }
+            let verifies = tls.mode != ServerTlsMode::Simple;
+            if verifies && certificate_files {
+                let has_roots = !tls.ca_certificates.is_empty() || !tls.ca_cert_credential_name.is_empty();
+                check.required("caCertificates", has_roots);
+            }
+        }
+        ServerTlsMode::IstioMutual | ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => {
+            let is_mesh = tls.mode == ServerTlsMode::IstioMutual;
+            let set = has_source || !tls.ca_certificates.is_empty() || !tls.ca_cert_credential_name.is_empty();
+            if set && is_mesh {
+                check.here(Code::Conflict, "mode ISTIO_MUTUAL uses the mesh's certificates; no others may be given");
+            } else if set {
+                check.here(Code::Ineffective, "certificates have no effect where TLS is passed through");
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Rules of VirtualService. istio/istio: pkg/config/validation/virtualservice.go and validation.go.
+
+use super::{check::Check, http_route, meta};
+use crate::{
+    codes::Code,
+    crd::{
+        common::StringMatch,
+        networking::virtual_service::{
+            Destination, HttpMatchRequest, HttpRoute, L4MatchAttributes, RouteDestination, TlsMatchAttributes,
+            VirtualService,
+        },
+    },
+    host::Hostname,
+    labels::Selector,
+    names::MESH_GATEWAY,
+    text::Str,
+};
+
+pub(super) fn check(namespace: &str, spec: &VirtualService, check: &mut Check) {
+    let in_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|g| *g == MESH_GATEWAY);
+    let hosts = hosts(spec, in_mesh, check);
+    gateways(check, &spec.gateways);
+    if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
+        check.here(Code::Required, "has no routes: needs one of http, tls and tcp");
+    }
+    let mut catch_all = None;
+    check.each("http", &spec.http, |check, route| {
+        if let Some(name) = catch_all {
+            let message = format!("is never reached: the route {name:?} before it matches everything");
+            check.here(Code::Ineffective, message);
+        }
+        http_route::check(check, route, in_mesh);
+        if catch_all.is_none() && matches_everything(route) {
+            catch_all = Some(&*route.name);
+        }
+    });
+    check.each("tls", &spec.tls, |check, route| {
+        check.required("match", !route.matches.is_empty());
+        check.each("match", &route.matches, |check, m| tls_match(check, m, &hosts));
+        check.required("route", !route.route.is_empty());
+        destinations(check, &route.route);
+    });
+    check.each("tcp", &spec.tcp, |check, route| {
+        check.each("match", &route.matches, l4_match);
+        check.required("route", !route.route.is_empty());
+        destinations(check, &route.route);
+    });
+    check.export_to(namespace, &spec.export_to);
+}
+
+/// Checks the hosts and returns those that are well formed.
+fn hosts(spec: &VirtualService, in_mesh: bool, check: &mut Check) -> Vec<Hostname> {
+    if spec.hosts.is_empty() {
+        let is_delegate = spec.gateways.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty();
+        if is_delegate && !spec.http.is_empty() {
+            let message = "is empty, which makes a delegate; delegates do not act yet in this release";
+            check.at("hosts", Code::NotActing, message);
+        } else {
+            check.required("hosts", false);
+        }
+    }
+    let mut hosts: Vec<Hostname> = Vec::new();
+    for (index, text) in spec.hosts.iter().enumerate() {
+        let path = format!("hosts[{index}]");
+        let Some(host) = check.host(&path, text) else { continue };
+        if host == "*" && in_mesh {
+            let hint = "bind it to a gateway, or name the hosts";
+            check.hinted(&path, Code::InvalidHost, "'*' cannot be used for the gateway mesh", hint);
+        }
+        if let Some(other) = hosts.iter().find(|other| other.matches(&host)) {
+            check.at(&path, Code::Duplicate, format!("{host} and {other} overlap"));
+        }
+        hosts.push(host);
+    }
+    hosts
+}
+
+/// Names of gateways: `mesh`, `name`, `namespace/name` or the old `name.namespace.svc.domain`.
+pub(super) fn gateways(check: &mut Check, gateways: &[Str]) {
+    check.unique("gateways", "", gateways.iter().map(|g| &**g));
+    for (index, gateway) in gateways.iter().enumerate() {
+        let (namespace, name) = gateway.split_once('/').map_or((None, &**gateway), |(ns, name)| (Some(ns), name));
+        if namespace.is_some_and(|ns| !crate::host::is_dns_label(ns)) || !meta::is_dns_subdomain(name) {
+            let message = format!("{gateway:?} is not the name of a gateway: [namespace/]name, or mesh");
+            check.at(&format!("gateways[{index}]"), Code::InvalidName, message);
+        }
+    }
+}
+
+/// Istio's definition: no condition but a prefix `/` or a regex `.*`, for all clients.
+fn matches_everything(route: &HttpRoute) -> bool {
+    route.matches.is_empty()
+        || route.matches.iter().any(|m| {
+            let any_path = match &m.uri {
+                Some(StringMatch::Prefix(text)) => *text == "/",
+                Some(StringMatch::Regex(text)) => *text == ".*" || *text == "*",
+                Some(StringMatch::Exact(_) | StringMatch::Present) | None => false,
+            };
+            let only_path = HttpMatchRequest {
+                name: m.name.clone(),
+                uri: m.uri.clone(),
+                ignore_uri_case: m.ignore_uri_case,
+                stat_prefix: m.stat_prefix.clone(),
+                ..HttpMatchRequest::default()
+            };
+            any_path && only_path == *m
+        })
+}
+
+fn tls_match(check: &mut Check, tls: &TlsMatchAttributes, hosts: &[Hostname]) {
+    check.required("sniHosts", !tls.sni_hosts.is_empty());
+    for (index, text) in tls.sni_hosts.iter().enumerate() {
+        let path = format!("sniHosts[{index}]");
+        let Some(sni) = check.host(&path, text) else { continue };
+        if text.parse::<std::net::IpAddr>().is_ok() {
+            check.at(&path, Code::Ineffective, "clients do not send addresses as server names");
+        } else if !hosts.iter().any(|host| sni.subset_of(host)) {
+            check.at(&path, Code::InvalidValue, format!("{sni} is not covered by the hosts of the object"));
+        }
+    }
+    subnets(check, &tls.destination_subnets);
+    source(check, tls.port, &tls.source_labels, &tls.gateways, &tls.source_namespace);
+}
+
+fn l4_match(check: &mut Check, l4: &L4MatchAttributes) {
+    subnets(check, &l4.destination_subnets);
+    if !l4.source_subnet.is_empty() {
+        check.at("sourceSubnet", Code::Ineffective, "has no effect, in Istio neither");
+    }
+    source(check, l4.port, &l4.source_labels, &l4.gateways, &l4.source_namespace);
+}
+
+fn subnets(check: &mut Check, subnets: &[Str]) {
+    check.each("destinationSubnets", subnets, |check, subnet| check.cidr("", subnet));
+}
+
+/// Conditions on the client and on the port that it addressed.
+pub(super) fn source(check: &mut Check, port: u32, labels: &Selector, in_gateways: &[Str], namespace: &str) {
+    if port != 0 {
+        check.port("port", port);
+    }
+    check.field("sourceLabels", |check| meta::labels(check, &labels.0));
+    gateways(check, in_gateways);
+    if !namespace.is_empty() {
+        check.dns_label("sourceNamespace", namespace);
+    }
+}
+
+fn destinations(check: &mut Check, routes: &[RouteDestination]) {
+    check.each("route", routes, |check, route| {
+        check.field("destination", |check| destination(check, &route.destination));
+    });
+    weights(check, routes.iter().map(|r| r.weight).collect());
+}
+
+/// Weights are relative to each other; they need not add up to 100.
+pub(super) fn weights(check: &mut Check, weights: Vec<i32>) {
+    for (index, weight) in weights.iter().enumerate() {
+        check.not_negative(&format!("route[{index}].weight"), *weight);
+    }
+    if weights.len() > 1 && weights.iter().all(|w| *w == 0) {
+        let message = "no destination has a weight, so none would get anything";
+        check.at("route", Code::InvalidValue, message);
+    }
+    let total: i64 = weights.iter().map(|w| i64::from(*w)).sum();
+    if total > i64::from(u32::MAX) {
+        check.at("route", Code::InvalidValue, format!("the weights add up to {total}, more than {}", u32::MAX));
+    }
+}
+
+pub(super) fn destination(check: &mut Check, destination: &Destination) {
+    check.plain_host("host", &destination.host);
+    if !destination.subset.is_empty() {
+        check.dns_label("subset", &destination.subset);
+    }
+    check.some("port", destination.port.as_ref(), |check, port| check.port("number", port.number));
+}

@@ -1,0 +1,36 @@
+//! Rules of WorkloadEntry and of the endpoints of a ServiceEntry.
+
+use std::net::IpAddr;
+
+use super::{check::Check, meta};
+use crate::{codes::Code, crd::networking::workload_entry::WorkloadEntry, host::check_dns_name};
+
+/// `needs_address`: false for the template of a group.
+pub(super) fn check(spec: &WorkloadEntry, check: &mut Check, needs_address: bool) {
+    let address = &*spec.address;
+    if let Some(path) = address.strip_prefix("unix://") {
+        if !path.starts_with('/') && !path.starts_with('@') {
+            check.at("address", Code::InvalidValue, "the path of a UNIX socket must be absolute: unix:///path");
+        }
+        if !spec.ports.is_empty() {
+            check.at("ports", Code::Conflict, "a UNIX socket has no ports");
+        }
+    } else if address.is_empty() {
+        // An endpoint in another network is reached through that network's gateway.
+        check.required("address", !needs_address || !spec.network.is_empty());
+    } else if address.parse::<IpAddr>().is_err()
+        && let Err(error) = check_dns_name(address)
+    {
+        check.at("address", Code::InvalidHost, format!("{address:?} is not an address, and as a name it {error}"));
+    }
+    for (name, port) in &spec.ports {
+        check.port(&format!("ports.{name}"), *port);
+    }
+    check.field("labels", |check| meta::labels(check, &spec.labels));
+    if spec.locality.split('/').count() > 3 {
+        check.at("locality", Code::InvalidValue, "has more parts than region/zone/subzone");
+    }
+    if !spec.service_account.is_empty() && !meta::is_dns_subdomain(&spec.service_account) {
+        check.at("serviceAccount", Code::InvalidName, format!("{:?} is not the name of one", &*spec.service_account));
+    }
+}
