@@ -11,6 +11,7 @@ pub mod head;
 pub mod hello;
 pub mod log_format;
 pub mod reply;
+pub mod stats;
 
 pub mod balance;
 pub mod draw;

@@ -1,5 +1,7 @@
 //! The answer that the proxy gives itself: the only mapping from a [`Fault`] to status, gRPC status, text and flags.
 
+pub mod page;
+
 use std::borrow::Cow;
 
 use crate::fault::{Body, Code, Fault, FaultKind};
@@ -43,7 +45,7 @@ pub fn reply_for(fault: &Fault, is_grpc: bool) -> LocalReply {
             FaultKind::UpstreamOverflow | FaultKind::Overloaded => {
                 headers.push((KnownName::XEnvoyOverloaded, Cow::Borrowed("true")));
             }
-            FaultKind::RateLimited | FaultKind::RateLimitedGlobally => {
+            FaultKind::RateLimitedGlobally => {
                 headers.push((KnownName::XEnvoyRateLimited, Cow::Borrowed("true")));
             }
             FaultKind::TokenMissing => {
@@ -269,5 +271,23 @@ mod tests {
             (Some(&b"19"[..]), Some(&b"text/plain"[..]))
         );
         assert_eq!(reply_for(&FaultKind::ClientClosed.into(), false).write_head(&mut head), Err(FieldError::Value));
+    }
+
+    /// Every kind gives an answer that a codec can write, to both sorts of clients, or none at all.
+    #[test]
+    fn every_kind_has_an_answer() {
+        let mut head = Head::response();
+        for kind in FaultKind::ALL {
+            for is_grpc in [false, true] {
+                let reply = reply_for(&Fault::new(*kind).with_detail("a reason"), is_grpc);
+                assert_eq!(reply.write_head(&mut head).is_ok(), reply.status != 0, "{kind:?}");
+                assert_eq!(reply.grpc_status.is_some(), is_grpc && reply.status != 0, "{kind:?}");
+                assert!(!reply.details.contains(char::is_whitespace), "{kind:?}");
+                if reply.status != 0 {
+                    assert_eq!(head.get("x-mesh-code"), Some(kind.code().to_string().as_bytes()), "{kind:?}");
+                    assert!(reply.body.is_empty() || !is_grpc, "{kind:?}");
+                }
+            }
+        }
     }
 }

@@ -41,7 +41,7 @@ struct Civil {
 impl TimeFormat {
     /// Envoy's default: `2026-01-02T03:04:05.678Z`.
     pub(super) fn iso() -> Self {
-        Self::compile("%Y-%m-%dT%H:%M:%E3SZ").unwrap_or(Self(Box::default()))
+        Self::compile("%Y-%m-%dT%H:%M:%E3SZ").unwrap_or_else(|| Self(Box::default()))
     }
 
     /// Compiles a format; `None` when it has a specifier that is not supported.

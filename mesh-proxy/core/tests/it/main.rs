@@ -4,3 +4,4 @@
 mod allocations;
 mod counting;
 mod hello;
+mod pages;
