@@ -1,0 +1,2 @@
+//! The control plane daemon: sources, hub, push, xDS and certificate services, debug pages.
+mod source;
