@@ -138,6 +138,16 @@ macro_rules! kinds {
             }
         }
 
+        #[cfg(test)]
+        impl Kind {
+            /// The JSON schema of the kind's spec.
+            pub(crate) fn spec_schema(self) -> serde_json::Value {
+                match self {
+                    $(Self::$kind => parse::schema_of::<$spec>(),)*
+                }
+            }
+        }
+
         /// What an object is. One variant per row of the table.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {

@@ -5,6 +5,8 @@
 
 pub mod codes;
 pub mod crd;
+#[cfg(test)]
+mod crd_manifests;
 pub mod duration;
 pub mod finding;
 pub mod host;

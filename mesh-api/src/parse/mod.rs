@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub(crate) use self::shape::object_shape;
+#[cfg(test)]
+pub(crate) use self::shape::schema_of;
 use self::split::Document;
 pub use self::{
     path::line_of,

@@ -72,6 +72,11 @@ impl Shape {
         if let Some(values) = schema.get("additionalProperties").filter(|s| s.is_object()) {
             return Self::Map(Box::new(Self::from_schema(values)));
         }
+        // Numbers as keys.
+        let patterns = schema.get("patternProperties").and_then(Value::as_object);
+        if let Some(values) = patterns.and_then(|p| p.values().next()) {
+            return Self::Map(Box::new(Self::from_schema(values)));
+        }
         // An optional struct is "the struct or null".
         let variants = schema.get("anyOf").and_then(Value::as_array);
         let first = variants.into_iter().flatten().map(Self::from_schema).find(|shape| *shape != Self::Leaf);

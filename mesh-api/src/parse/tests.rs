@@ -111,6 +111,13 @@ fn map_keys_are_not_fields() {
 }
 
 #[test]
+fn numbers_as_keys_are_looked_into() {
+    let text = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: {portLevelMtls: {80: {mod: STRICT}}}}";
+    let found = one(text).findings;
+    assert_eq!(found.iter().map(|f| &*f.path).collect::<Vec<_>>(), ["spec.portLevelMtls.80.mod"]);
+}
+
+#[test]
 fn core_kinds_may_have_any_field() {
     let item = one(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p, ownerReferences: []}\nspec: {volumes: [{x: 1}], nodeName: null}\n",
