@@ -53,8 +53,6 @@ pub struct Live {
     pub(crate) consecutive_local: AtomicU32,
     /// Ejections not yet forgiven: the multiplier of the ejection time.
     pub(crate) ejections: AtomicU32,
-    /// Status or failure that was seen last, as evidence of an ejection (see `health::outlier`).
-    pub(crate) last_seen: AtomicU32,
 }
 
 /// A request in flight on an endpoint; counts until dropped.
@@ -147,7 +145,6 @@ impl Live {
             consecutive_gateway: AtomicU32::new(0),
             consecutive_local: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
-            last_seen: AtomicU32::new(0),
         }
     }
 }

@@ -13,11 +13,20 @@ pub mod log_format;
 pub mod reply;
 pub mod stats;
 
+pub mod authz;
 pub mod balance;
+pub mod chain;
 pub mod draw;
 pub mod endpoint;
+pub mod facts;
+pub mod filter;
+pub mod health;
 pub mod limit;
+pub mod matcher;
+pub mod plan;
 pub mod retry;
+pub mod route;
+pub mod trace;
 
 #[cfg(test)]
 mod testing;

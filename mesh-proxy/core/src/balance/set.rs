@@ -39,6 +39,9 @@ pub(crate) struct LocalityPool {
     healthy: Pool,
 }
 
+/// Endpoints of a locality, with its weight.
+type Group = (u32, Vec<Arc<Endpoint>>);
+
 /// Addresses of names, as the shell resolved them.
 pub type Resolved = BTreeMap<Str, Arc<[IpAddr]>>;
 
@@ -54,7 +57,7 @@ impl EndpointSet {
     #[must_use]
     pub fn build(set: &ir::EndpointSet, resolved: &Resolved, previous: Option<&Self>) -> Self {
         let mut hosts: BTreeMap<SocketAddr, Arc<Endpoint>> = BTreeMap::new();
-        let mut levels: BTreeMap<u32, Vec<(u32, Vec<Arc<Endpoint>>)>> = BTreeMap::new();
+        let mut levels: BTreeMap<u32, Vec<Group>> = BTreeMap::new();
         for group in set.localities.iter() {
             let mut members = Vec::with_capacity(group.endpoints.len());
             for endpoint in group.endpoints.iter() {
@@ -97,7 +100,7 @@ impl EndpointSet {
 }
 
 impl Level {
-    fn new(groups: Vec<(u32, Vec<Arc<Endpoint>>)>) -> Self {
+    fn new(groups: Vec<Group>) -> Self {
         let weighted = groups.iter().any(|(weight, _)| *weight > 0);
         let mut every = Vec::new();
         let mut localities = Vec::new();

@@ -1,0 +1,163 @@
+//! Header edits of routes and weighted destinations.
+
+use mesh_api::text::Str;
+use mesh_api_xds::ir::route::{Edits, HeaderEdits};
+
+use super::format::{Context, Format};
+use crate::head::name::FieldName;
+use crate::head::{FieldError, Head, syntax};
+use crate::plan::rejected::Reason;
+
+/// Compiled [`HeaderEdits`].
+#[derive(Clone, Debug, Default)]
+pub struct HeaderRules {
+    /// On requests.
+    pub request: EditRules,
+    /// On responses.
+    pub response: EditRules,
+}
+
+/// Compiled [`Edits`].
+#[derive(Clone, Debug, Default)]
+pub struct EditRules {
+    set: Box<[(FieldName, Format)]>,
+    add: Box<[(FieldName, Format)]>,
+    remove: Box<[FieldName]>,
+}
+
+impl HeaderRules {
+    /// Compiles edits of both directions.
+    ///
+    /// # Errors
+    /// For a name or value that no header can have, or an unknown format command.
+    pub fn compile(edits: &HeaderEdits) -> Result<Self, Reason> {
+        Ok(Self { request: EditRules::compile(&edits.request)?, response: EditRules::compile(&edits.response)? })
+    }
+}
+
+impl EditRules {
+    fn compile(edits: &Edits) -> Result<Self, Reason> {
+        let pairs = |list: &[(Str, Str)]| {
+            let pair = |(name, value): &(Str, Str)| Ok((field_name(name)?, field_value(value)?));
+            list.iter().map(pair).collect::<Result<Box<[_]>, Reason>>()
+        };
+        let remove = edits.remove.iter().map(field_name).collect::<Result<_, _>>()?;
+        Ok(Self { set: pairs(&edits.set)?, add: pairs(&edits.add)?, remove })
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Edits a request head: sets, adds, removes. A value that formats to nothing changes nothing, as in Envoy
+    /// (`keep_empty_value: false`).
+    ///
+    /// # Errors
+    /// [`FieldError::TooLarge`] when the head outgrows its bound.
+    pub fn apply_request(&self, head: &mut Head, context: &Context<'_>) -> Result<(), FieldError> {
+        self.apply(head, |format, head| format.format(context, head, None))
+    }
+
+    /// Edits a response head; `request` is the head that it answers.
+    ///
+    /// # Errors
+    /// [`FieldError::TooLarge`] when the head outgrows its bound.
+    pub fn apply_response(&self, head: &mut Head, request: &Head, context: &Context<'_>) -> Result<(), FieldError> {
+        self.apply(head, |format, head| format.format(context, request, Some(head)))
+    }
+
+    fn apply(&self, head: &mut Head, format: impl Fn(&Format, &Head) -> super::format::Text) -> Result<(), FieldError> {
+        for (name, value) in &self.set {
+            edit(head, value, &format, |head, value| head.set(name, value))?;
+        }
+        for (name, value) in &self.add {
+            edit(head, value, &format, |head, value| head.append(name, value))?;
+        }
+        for name in &self.remove {
+            head.remove(name);
+        }
+        Ok(())
+    }
+}
+
+fn edit(
+    head: &mut Head,
+    value: &Format,
+    format: impl Fn(&Format, &Head) -> super::format::Text,
+    put: impl Fn(&mut Head, &[u8]) -> Result<(), FieldError>,
+) -> Result<(), FieldError> {
+    match value.literal() {
+        Some([]) => Ok(()),
+        Some(text) => put(head, text),
+        None => {
+            let text = format(value, head);
+            if text.is_empty() { Ok(()) } else { put(head, &text) }
+        }
+    }
+}
+
+/// Pseudo headers are changed by rewrites, not by edits.
+fn field_name(name: &Str) -> Result<FieldName, Reason> {
+    FieldName::parse(name).filter(|_| !name.starts_with(':')).ok_or_else(|| Reason::FieldName(name.clone()))
+}
+
+fn field_value(value: &Str) -> Result<Format, Reason> {
+    if !syntax::is_field_value(value.as_bytes()) {
+        return Err(Reason::FieldValue(value.clone()));
+    }
+    Ok(Format::compile(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{ConnFacts, RequestFacts};
+    use std::net::SocketAddr;
+
+    fn pairs(list: &[(&str, &str)]) -> std::sync::Arc<[(Str, Str)]> {
+        list.iter().map(|(name, value)| (Str::from(*name), Str::from(*value))).collect()
+    }
+
+    fn mk_edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> Edits {
+        Edits { set: pairs(set), add: pairs(add), remove: remove.iter().map(|name| Str::from(*name)).collect() }
+    }
+
+    #[track_caller]
+    fn check(edits: &Edits, before: &[(&str, &str)], expect: &[(&str, &str)]) {
+        let conn = ConnFacts::new(SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 80)));
+        let context = Context { facts: RequestFacts::direct(&conn), route: "r", cluster: "c", upstream: None };
+        let mut head = Head::request();
+        for (name, value) in before {
+            head.append(*name, value.as_bytes()).unwrap();
+        }
+        EditRules::compile(edits).unwrap().apply_request(&mut head, &context).unwrap();
+        let fields: Vec<_> =
+            head.iter().map(|f| (String::from_utf8_lossy(f.name), String::from_utf8_lossy(f.value))).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(fields, expect);
+    }
+
+    #[test]
+    fn set_then_add_then_remove() {
+        check(&mk_edits(&[("a", "1")], &[("a", "2")], &[]), &[("a", "0")], &[("a", "1"), ("a", "2")]);
+        check(&mk_edits(&[("a", "1")], &[("b", "2")], &["a"]), &[], &[("b", "2")]);
+        check(&mk_edits(&[("a", "%REQ(b)%")], &[], &["b"]), &[("b", "x")], &[("a", "x")]);
+        check(&mk_edits(&[("a", "%REQ(none)%")], &[("b", "")], &[]), &[("a", "kept")], &[("a", "kept")]);
+        check(&mk_edits(&[], &[("x", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")], &[]), &[], &[("x", "10.0.0.1")]);
+    }
+
+    #[test]
+    fn impossible_edits_are_refused() {
+        for edits in [
+            mk_edits(&[(":path", "/x")], &[], &[]),
+            mk_edits(&[("a b", "x")], &[], &[]),
+            mk_edits(&[("a", "x\ny")], &[], &[]),
+            mk_edits(&[], &[("a", "%NOPE%")], &[]),
+            mk_edits(&[], &[], &["a:"]),
+        ] {
+            assert!(EditRules::compile(&edits).is_err(), "{edits:?}");
+        }
+    }
+}

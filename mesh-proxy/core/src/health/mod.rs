@@ -1,0 +1,3 @@
+//! Health of endpoints as seen by this proxy.
+
+pub mod outlier;
