@@ -6,6 +6,8 @@
 
 /// Largest ClientHello in bytes, without record headers. Post-quantum key shares bring a hello to about 2 KiB.
 pub const MAX_HELLO_BYTES: usize = 16 << 10;
+/// Most records that a hello may be spread over. Clients use one or two; tiny ones would be joined anew at every read.
+const MAX_RECORDS: usize = 256;
 /// Record header: type, version, length.
 const RECORD_HEADER: usize = 5;
 /// Handshake header: type, 24-bit length.
@@ -37,7 +39,7 @@ pub enum HelloError {
     /// Lengths that do not fit together.
     #[error("malformed ClientHello")]
     Malformed,
-    /// Larger than [`MAX_HELLO_BYTES`].
+    /// Larger than [`MAX_HELLO_BYTES`], or in more than 256 records.
     #[error("ClientHello is too large")]
     TooLarge,
 }
@@ -50,7 +52,7 @@ impl ClientHello {
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, HelloError> {
         let mut joined = Vec::new();
         let mut rest = bytes;
-        loop {
+        for _ in 0..MAX_RECORDS {
             let Some((content, tail)) = record(rest)? else { return Ok(None) };
             // Nearly always the hello is in one record, and nothing is copied.
             let message = if joined.is_empty() {
@@ -67,6 +69,7 @@ impl ClientHello {
             }
             rest = tail;
         }
+        Err(HelloError::TooLarge)
     }
 
     /// Offered application protocols, in the client's order.

@@ -107,6 +107,14 @@ fn other_bytes_are_no_hello() {
 }
 
 #[test]
+fn a_hello_in_crumbs_is_refused() {
+    let message = message(Some(&extension(51, &[0; 300])));
+    assert_eq!(ClientHello::read(&records(&message, 1)[..256 * 6 - 1]), Ok(None));
+    assert_eq!(ClientHello::read(&records(&message, 1)), Err(HelloError::TooLarge));
+    assert!(ClientHello::read(&records(&message, 2)).unwrap().is_some());
+}
+
+#[test]
 fn every_prefix_asks_for_more_and_any_record_size_works() {
     let message = message(Some(&[sni("shop.example"), alpn(&["h2", "http/1.1"])].concat()));
     for size in [1, 2, 3, 5, 50, 16384] {

@@ -1,5 +1,7 @@
 //! A warm connection allocates nothing per request (performance.md section 5).
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use mesh_proxy_core::h1::body::{Body, Event};
 use mesh_proxy_core::h1::encode::{self, Connection};
 use mesh_proxy_core::h1::head::{Asked, parse_request, parse_response};
@@ -8,6 +10,7 @@ use mesh_proxy_core::h1::limits::Limits;
 use mesh_proxy_core::h1::{Framing, Scan};
 use mesh_proxy_core::head::Head;
 use mesh_proxy_core::head::known::KnownName;
+use mesh_proxy_core::log_format::{AccessRecord, DEFAULT_JSON, DEFAULT_TEXT, LogFormat};
 
 use crate::counting::allocations;
 
@@ -72,6 +75,32 @@ fn a_thousand_warm_exchanges_allocate_nothing() {
     let count = allocations(|| (0..1000).for_each(|_| exchange(&mut warm, &limits)));
     assert_eq!(count, 0);
     assert_eq!(warm.out, expect);
+}
+
+/// The access log is written on the worker, so a line costs no allocation either.
+#[test]
+fn a_warm_log_line_allocates_nothing() {
+    let (mut warm, limits, mut line) = (Warm::default(), Limits::default(), Vec::new());
+    exchange(&mut warm, &limits);
+    let record = AccessRecord {
+        request: Some(&warm.request),
+        response: Some(&warm.response),
+        trailers: Some(&warm.trailers),
+        response_code: 200,
+        upstream_host: "10.1.0.7:9080".parse().ok(),
+        downstream_remote_address: "[fd00::3]:50000".parse().ok(),
+        route_name: "caf\u{e9} \u{1}",
+        ..AccessRecord::new(UNIX_EPOCH + Duration::from_millis(1_767_323_045_678))
+    };
+    for format in [LogFormat::text(DEFAULT_TEXT).unwrap(), LogFormat::json(DEFAULT_JSON.iter().copied()).unwrap()] {
+        let mut write = || {
+            line.clear();
+            format.render(&record, &mut line);
+        };
+        write();
+        assert_eq!(allocations(|| (0..1000).for_each(|_| write())), 0);
+        assert!(line.ends_with(b"\n"));
+    }
 }
 
 /// Bytes a connection holds for its heads while a request is under way; they can go back at rest.
