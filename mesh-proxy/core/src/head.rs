@@ -95,6 +95,16 @@ pub enum Method {
     Other,
 }
 
+/// Case of field names that are read from HTTP/1.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameCase {
+    /// Lower case, as Envoy writes them and as HTTP/2 has them: servers behind Istio are used to it.
+    #[default]
+    Lower,
+    /// As received (`preserveHttp1HeaderCase`).
+    Keep,
+}
+
 /// Why a name, value or part of the target was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {

@@ -224,7 +224,7 @@ impl Body {
         for field in fields {
             let (name, value) = (field.name.as_bytes(), field.value);
             trailers
-                .record(place_in(section, name), name, place_in(section, value), value.len())
+                .record(limits.names, place_in(section, name), name, place_in(section, value), value.len())
                 .map_err(|_| H1Error::TrailersTooLarge)?;
         }
         if [KnownName::ContentLength, KnownName::TransferEncoding, KnownName::Host]

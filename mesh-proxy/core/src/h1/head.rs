@@ -7,7 +7,7 @@ use httparse::Status;
 use super::limits::{Http10, Limits, MAX_FIELDS};
 use super::{Framing, H1Error, Scan, check_line_ends};
 use crate::head::known::KnownName;
-use crate::head::{FieldError, Head, Kind, Method, Version, syntax};
+use crate::head::{FieldError, Head, Kind, Method, NameCase, Version, syntax};
 
 /// Empty lines that may precede a request line (RFC 9112 section 2.2 asks for at least one).
 const MAX_EMPTY_LINES: usize = 4;
@@ -112,7 +112,7 @@ pub fn parse_request(
     head.set_method(parsed.method.unwrap_or_default().as_bytes()).map_err(|_| H1Error::RequestLine)?;
     let mut facts = Facts::default();
     for field in parsed.headers.iter() {
-        facts.take(head, section, field)?;
+        facts.take(head, limits.names, section, field)?;
     }
     if facts.hosts > 1 {
         return Err(H1Error::DuplicateHost);
@@ -191,7 +191,7 @@ pub fn parse_response(
     }
     let mut facts = Facts::default();
     for field in parsed.headers.iter() {
-        facts.take(head, section, field)?;
+        facts.take(head, limits.names, section, field)?;
     }
     let (framing, stage) = response_framing(status, asked, &facts, version)?;
     let bodiless = matches!(status, 100..=199 | 204) || stage == Stage::Switched;
@@ -240,10 +240,17 @@ struct Facts {
 impl Facts {
     /// Records one field in `head` and notes what it says.
     #[inline]
-    fn take(&mut self, head: &mut Head, section: &[u8], field: &httparse::Header<'_>) -> Result<(), H1Error> {
+    fn take(
+        &mut self,
+        head: &mut Head,
+        case: NameCase,
+        section: &[u8],
+        field: &httparse::Header<'_>,
+    ) -> Result<(), H1Error> {
         let (name, value) = (field.name.as_bytes(), field.value);
-        let known =
-            head.record(place_in(section, name), name, place_in(section, value), value.len()).map_err(too_large)?;
+        let known = head
+            .record(case, place_in(section, name), name, place_in(section, value), value.len())
+            .map_err(too_large)?;
         match known {
             Some(KnownName::Host) => self.hosts = self.hosts.saturating_add(1),
             Some(KnownName::ContentLength) => {

@@ -1,4 +1,6 @@
-//! Bounds of what a peer may make us read and keep.
+//! Bounds of what a peer may make us read and keep, and how it is read.
+
+use crate::head::NameCase;
 
 /// Most fields that any configuration can admit: the tokenizer's records stand on the stack.
 pub const MAX_FIELDS: usize = 256;
@@ -16,6 +18,8 @@ pub struct Limits {
     pub max_extension_bytes: usize,
     /// Whether requests may be HTTP/1.0.
     pub http10: Http10,
+    /// Case of field names.
+    pub names: NameCase,
 }
 
 /// What becomes of HTTP/1.0 requests.
@@ -36,6 +40,7 @@ impl Default for Limits {
             max_trailer_bytes: 16 << 10,
             max_extension_bytes: 16 << 10,
             http10: Http10::Refuse,
+            names: NameCase::Lower,
         }
     }
 }

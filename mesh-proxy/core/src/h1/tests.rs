@@ -7,7 +7,7 @@ use super::encode::{self, Connection};
 use super::head::{Asked, Request, Response, Stage, Switch, parse_request, parse_response};
 use super::limits::{Http10, Limits};
 use super::{Framing, H1Error, Scan};
-use crate::head::{Head, Method, Version};
+use crate::head::{Head, Method, NameCase, Version};
 
 fn request(input: &[u8], limits: &Limits) -> Result<Option<(Request, Head)>, H1Error> {
     let mut head = Head::request();
@@ -288,7 +288,7 @@ fn response_framing() {
 
 #[test]
 fn response_heads_keep_their_words() {
-    let text = "HTTP/1.1 404 Nothing Here\r\nServer: x\r\nContent-Length: 0\r\n\r\n";
+    let text = "HTTP/1.1 404 Nothing Here\r\nserver: X\r\ncontent-length: 0\r\n\r\n";
     let (parsed, head) = response(text.as_bytes(), GET).unwrap().unwrap();
     assert_eq!((head.status(), head.reason(), head.get(":status")), (404, &b"Nothing Here"[..], Some(&b"404"[..])));
     let mut out = Vec::new();
@@ -434,7 +434,7 @@ fn trailers_are_kept_without_connection_fields() {
     let input = "0\r\nGrpc-Status: 0\r\nConnection: x\r\nte: trailers\r\nGrpc-Message: ok \r\n\r\n";
     let read = read_body(&[input.as_bytes()], Framing::Chunked, &Limits::default()).unwrap();
     let names: Vec<_> = read.trailers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
-    assert_eq!(names, [(&b"Grpc-Status"[..], &b"0"[..]), (b"Grpc-Message", b"ok")]);
+    assert_eq!(names, [(&b"grpc-status"[..], &b"0"[..]), (b"grpc-message", b"ok")]);
 }
 
 #[test]
@@ -449,15 +449,15 @@ fn heads_are_written_with_the_framing_asked_for() {
     };
     assert_eq!(
         write(&head, Framing::Length(3), Connection::Persist),
-        "POST /x?y HTTP/1.1\r\nhost: Shop\r\nA: 1\r\nContent-Length: 3\r\nB: 2\r\n\r\n"
+        "POST /x?y HTTP/1.1\r\nhost: Shop\r\na: 1\r\ncontent-length: 3\r\nb: 2\r\n\r\n"
     );
     assert_eq!(
         write(&head, Framing::Length(4), Connection::Close),
-        "POST /x?y HTTP/1.1\r\nhost: Shop\r\nA: 1\r\nB: 2\r\ncontent-length: 4\r\nconnection: close\r\n\r\n"
+        "POST /x?y HTTP/1.1\r\nhost: Shop\r\na: 1\r\nb: 2\r\ncontent-length: 4\r\nconnection: close\r\n\r\n"
     );
     assert_eq!(
         write(&head, Framing::UntilClose, Connection::Upgrade),
-        "POST /x?y HTTP/1.1\r\nhost: Shop\r\nA: 1\r\nB: 2\r\ntransfer-encoding: chunked\r\nconnection: upgrade\r\n\r\n"
+        "POST /x?y HTTP/1.1\r\nhost: Shop\r\na: 1\r\nb: 2\r\ntransfer-encoding: chunked\r\nconnection: upgrade\r\n\r\n"
     );
     assert!(!write(&head, Framing::None, Connection::Persist).contains("ontent-"));
     head.append("content-length", b"3").unwrap();
@@ -486,6 +486,21 @@ fn heads_are_written_with_the_framing_asked_for() {
     assert_eq!(write(&head, Framing::UntilClose), "HTTP/1.1 304 Not Modified\r\nconnection: close\r\n\r\n");
     assert_eq!(encode::framing_for(Version::Http10, Framing::Chunked), Framing::UntilClose);
     assert_eq!(encode::framing_for(Version::Http11, Framing::Chunked), Framing::Chunked);
+}
+
+/// `preserveHttp1HeaderCase`; lower case is what servers behind Envoy are used to.
+#[test]
+fn the_case_of_names_is_a_setting() {
+    let text = "GET / HTTP/1.1\r\nHost: A\r\nX-Custom-ID:  V\r\nACCEPT: X\r\n\r\n";
+    for (names, expect) in [
+        (NameCase::Lower, "GET / HTTP/1.1\r\nhost: A\r\nx-custom-id: V\r\naccept: X\r\n\r\n"),
+        (NameCase::Keep, "GET / HTTP/1.1\r\nHost: A\r\nX-Custom-ID: V\r\nACCEPT: X\r\n\r\n"),
+    ] {
+        let (_, head) = request(text.as_bytes(), &Limits { names, ..Limits::default() }).unwrap().unwrap();
+        let mut out = Vec::new();
+        encode::request(&head, Framing::None, Connection::Persist, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expect);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::known::KnownName;
 use super::name::NameRef;
-use super::{Field, FieldError, FieldState, Head, Span, offset, same_name, syntax};
+use super::{Field, FieldError, FieldState, Head, NameCase, Span, offset, same_name, syntax};
 
 impl Head {
     /// Appends all field lines for which `skip` is false, as HTTP/1.1 writes them. Neighbours that nobody touched are
@@ -47,6 +47,7 @@ impl Head {
     /// here, see [`Head::settle_host`].
     pub(crate) fn record(
         &mut self,
+        case: NameCase,
         name_start: usize,
         name: &[u8],
         value_start: usize,
@@ -57,6 +58,9 @@ impl Head {
         let value_end = value_start.saturating_add(value_len);
         let line = self.arena.get(name_end..value_start) == Some(b": ")
             && self.arena.get(value_end..value_end.saturating_add(2)) == Some(b"\r\n");
+        if case == NameCase::Lower {
+            self.arena.get_mut(name_start..name_end).unwrap_or_default().make_ascii_lowercase();
+        }
         let known = KnownName::of(name);
         self.present |= known.map_or(0, KnownName::bit);
         self.fields.push(Field {
