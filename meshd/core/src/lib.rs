@@ -11,7 +11,9 @@
 pub mod debounce;
 pub mod proxy;
 pub mod rollout;
+pub mod scope;
 
 mod compile;
 pub mod snapshot;
+pub mod translate;
 pub mod world;

@@ -84,7 +84,7 @@ pub(crate) fn mesh(world: &World) -> (Option<Mesh>, Vec<Finding>) {
 }
 
 /// Fills in the defaults.
-pub fn compile(config: &MeshConfig) -> (Mesh, Vec<Finding>) {
+fn compile(config: &MeshConfig) -> (Mesh, Vec<Finding>) {
     let defaults = Mesh::default();
     let key = mesh_api::ids::ObjectKey::new(Kind::ConfigMap, ROOT_NAMESPACE, MESH_CONFIG_MAP);
     let mut cx = Context::new(&defaults, key, &mesh_api::ids::ClusterId::default());

@@ -38,7 +38,6 @@ pub(crate) use secret::secret;
 pub(crate) use service::{kube_service, service_entry};
 pub(crate) use sidecar::sidecar;
 pub(crate) use virtual_service::virtual_service;
-pub(crate) use workload::parse_locality;
 
 /// Longest regular expression of Istio's validation.
 const MAX_REGEX_BYTES: usize = 1024;

@@ -46,6 +46,9 @@ use self::virtual_services::VirtualService;
 use crate::compile;
 use crate::world::{ChangeSet, Table, World};
 
+/// PeerAuthentications.
+pub(crate) type Peers = Part<PeerSpec, PeerAuthentication>;
+
 /// The world, compiled.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -70,8 +73,8 @@ pub struct Snapshot {
     /// All Gateways, oldest first.
     pub gateways: Arc<[Arc<Gateway>]>,
     sidecars: Part<SidecarSpec, Sidecar>,
-    peers: Part<PeerSpec, PeerAuthentication>,
-    authz: Part<AuthzSpec, AuthorizationPolicy>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) authz: Arc<Part<AuthzSpec, AuthorizationPolicy>>,
     credentials: Part<SecretSpec, Credential>,
 }
 
@@ -123,8 +126,8 @@ impl Default for Snapshot {
             gateway_part: Part::default(),
             gateways: Arc::default(),
             sidecars: Part::default(),
-            peers: Part::default(),
-            authz: Part::default(),
+            peers: Arc::default(),
+            authz: Arc::default(),
             credentials: Part::default(),
         }
     }
@@ -140,6 +143,10 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    fn touches(&self, kind: Kind) -> bool {
+        self.all || self.changes.of(kind).next().is_some()
+    }
+
     fn namespaces(&self, kinds: &[Kind]) -> BTreeSet<Namespace> {
         let keys = self.changes.keys.iter().filter(|key| kinds.contains(&key.kind));
         keys.map(|key| key.namespace.clone()).collect()
@@ -213,8 +220,19 @@ impl Snapshot {
             next.gateways = gateways.into();
         }
         step.part(&mut next.sidecars, &world.sidecars, compile::sidecar);
-        step.part(&mut next.peers, &world.peer_authentications, compile::peer_authentication);
-        step.part(&mut next.authz, &world.authorization_policies, compile::authorization_policy);
+        // The map of shards is copied, not the shards; what stays the same keeps its address.
+        if step.touches(Kind::PeerAuthentication) {
+            let mut peers = Part::clone(&next.peers);
+            if step.part(&mut peers, &world.peer_authentications, compile::peer_authentication) {
+                next.peers = Arc::new(peers);
+            }
+        }
+        if step.touches(Kind::AuthorizationPolicy) {
+            let mut authz = Part::clone(&next.authz);
+            if step.part(&mut authz, &world.authorization_policies, compile::authorization_policy) {
+                next.authz = Arc::new(authz);
+            }
+        }
         step.part(&mut next.credentials, &world.secrets, compile::secret);
         next
     }
@@ -271,6 +289,24 @@ impl Snapshot {
             }
         }
         self.destination_rules = Arc::new(DestinationRules { namespaces: all });
+    }
+
+    /// Empties what a translation must not look at, and everything that decides about single proxies only.
+    pub(crate) fn blank(&mut self, endpoints: bool, rules: bool, peers: bool) {
+        if !endpoints {
+            self.endpoints = Arc::default();
+        }
+        if !rules {
+            self.destination_rules = Arc::default();
+        }
+        if !peers {
+            self.peers = Arc::default();
+        }
+        self.gateways = Arc::default();
+        self.authz = Arc::default();
+        self.credentials = Part::default();
+        self.sidecars = Part::default();
+        self.virtual_services = Arc::default();
     }
 
     /// The Sidecar resource that applies to a workload.

@@ -8,7 +8,7 @@
 //! Values are held weakly: what no proxy is served any more goes away with the last set that holds it, and its entry at
 //! the next sweep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,32 +59,58 @@ pub(crate) struct Memo<K, V> {
 
 struct Inner<K, V> {
     entries: HashMap<K, Weak<V>>,
+    /// The values made last, held so that they outlive the moment between two proxies of one push.
+    recent: VecDeque<Arc<V>>,
+    keep: usize,
     /// Number of entries at which dead ones are swept out.
     sweep_at: usize,
 }
 
 /// Below this many entries nothing is swept.
-const MIN_SWEEP: usize = 1024;
+const MIN_SWEEP: usize = 64;
+
+impl<K, V> Memo<K, V> {
+    /// A memo that also holds the last `keep` values it made.
+    pub(crate) fn keeping(keep: usize) -> Self {
+        let inner = Inner { entries: HashMap::new(), recent: VecDeque::new(), keep, sweep_at: MIN_SWEEP };
+        Self { inner: Mutex::new(inner), made: AtomicU64::new(0) }
+    }
+}
 
 impl<K: Hash + Eq, V> Memo<K, V> {
-    /// The value of a key: the one that is in use, else a new one. The lock is not held while it is made, so two workers may
-    /// make the same value at once; the first one in wins and is shared.
+    /// The value of a key: the one that is in use, else a new one.
     pub(crate) fn get(&self, key: K, make: impl FnOnce(&K) -> V) -> Arc<V> {
+        let made: Result<_, std::convert::Infallible> = self.try_get(key, |key| Ok(make(key)));
+        match made {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The value of a key, where making it may fail; a failure is not kept. The lock is not held while a value is made, so two
+    /// workers may make the same one at once; the first one in wins and is shared.
+    pub(crate) fn try_get<E>(&self, key: K, make: impl FnOnce(&K) -> Result<V, E>) -> Result<Arc<V>, E> {
         if let Some(found) = self.lock().entries.get(&key).and_then(Weak::upgrade) {
-            return found;
+            return Ok(found);
         }
         self.made.fetch_add(1, Ordering::Relaxed);
-        let made = Arc::new(make(&key));
+        let made = Arc::new(make(&key)?);
         let mut inner = self.lock();
         if let Some(found) = inner.entries.get(&key).and_then(Weak::upgrade) {
-            return found;
+            return Ok(found);
         }
         inner.entries.insert(key, Arc::downgrade(&made));
+        if inner.keep > 0 {
+            if inner.recent.len() == inner.keep {
+                inner.recent.pop_front();
+            }
+            inner.recent.push_back(Arc::clone(&made));
+        }
         if inner.entries.len() >= inner.sweep_at {
             inner.entries.retain(|_, value| value.strong_count() > 0);
             inner.sweep_at = (inner.entries.len() * 2).max(MIN_SWEEP);
         }
-        made
+        Ok(made)
     }
 
     /// How many values were ever made.
@@ -100,10 +126,7 @@ impl<K: Hash + Eq, V> Memo<K, V> {
 
 impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
-        Self {
-            inner: Mutex::new(Inner { entries: HashMap::new(), sweep_at: MIN_SWEEP }),
-            made: AtomicU64::new(0),
-        }
+        Self::keeping(0)
     }
 }
 

@@ -7,7 +7,6 @@ mod change;
 mod table;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use mesh_api::crd::core::config_map::ConfigMap;
 use mesh_api::crd::core::endpoint_slice::EndpointSlice;
@@ -149,6 +148,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use mesh_api::meta::Meta;
     use mesh_api::object::Object;
 

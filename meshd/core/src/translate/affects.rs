@@ -1,0 +1,1 @@
+//! Which changes concern which proxies.
