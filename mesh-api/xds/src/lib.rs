@@ -18,4 +18,6 @@ pub mod grpc;
 pub mod ir;
 pub mod node;
 mod pb;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod type_url;

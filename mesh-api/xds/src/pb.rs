@@ -3,6 +3,8 @@
 //! Nothing outside this crate sees them; see [`crate::ir`] for what stands between both sides.
 
 pub(crate) use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+#[cfg(feature = "testing")]
+pub(crate) use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap;
 pub(crate) use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 pub(crate) use envoy_types::pb::envoy::config::core::v3 as core;
 pub(crate) use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;

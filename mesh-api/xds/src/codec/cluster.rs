@@ -39,7 +39,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DNS_REFRESH: Duration = Duration::from_secs(5);
 
 /// Encodes a cluster.
-pub(super) fn encode(cluster: &Cluster) -> Result<pb::cluster::Cluster, EncodeError> {
+pub(crate) fn encode(cluster: &Cluster) -> Result<pb::cluster::Cluster, EncodeError> {
     let mut metadata = Metadata::default();
     metadata.set_origin("origin", &cluster.origin);
     if cluster.service != ServiceRef::default() {

@@ -142,7 +142,10 @@ mod tests {
         };
         let empty = pb::cluster::Cluster::default();
         assert_eq!(leftover(&empty), Ok(()));
-        check(&pb::cluster::Cluster { track_timeout_budgets: true, ..empty.clone() }, "track_timeout_budgets");
+        check(
+            &pb::cluster::Cluster { connection_pool_per_downstream_connection: true, ..empty.clone() },
+            "connection_pool_per_downstream_connection",
+        );
         check(&pb::cluster::Cluster { health_checks: vec![Default::default()], ..empty.clone() }, "health_checks");
         check(&pb::cluster::Cluster { metadata: Some(Default::default()), ..empty }, "metadata");
     }

@@ -22,7 +22,9 @@ pub(super) fn string(test: &StringMatch) -> pb::matcher::StringMatcher {
         StringPattern::Contains(text) => MatchPattern::Contains(text.to_string()),
         StringPattern::Regex(text) => MatchPattern::SafeRegex(regex(text)),
     };
-    pb::matcher::StringMatcher { ignore_case: test.ignore_case, match_pattern: Some(pattern) }
+    // Envoy refuses a regular expression with this flag, which it would not heed.
+    let ignore_case = test.ignore_case && !matches!(test.pattern, StringPattern::Regex(_));
+    pb::matcher::StringMatcher { ignore_case, match_pattern: Some(pattern) }
 }
 
 pub(super) fn read_string(message: pb::matcher::StringMatcher) -> Result<StringMatch, DecodeError> {
@@ -38,7 +40,8 @@ pub(super) fn read_string(message: pb::matcher::StringMatcher) -> Result<StringM
         Some(MatchPattern::Custom(_)) => return fail("is not supported").at("custom"),
         None => return fail("has no pattern"),
     };
-    Ok(StringMatch { pattern, ignore_case: message.ignore_case })
+    let ignore_case = message.ignore_case && !matches!(pattern, StringPattern::Regex(_));
+    Ok(StringMatch { pattern, ignore_case })
 }
 
 pub(super) fn header(test: &HeaderMatch) -> pb::route::HeaderMatcher {

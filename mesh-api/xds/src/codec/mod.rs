@@ -8,23 +8,24 @@
 //! - the policies of an [`Authz`](crate::ir::authz::Authz) are ordered by name and unique; `All([])` is `Any`, `OneOf([])`
 //!   is `Not(Any)`;
 //! - a route has at most one setting for each filter, faults before CORS;
+//! - a regular expression never has `ignore_case`, which it does not heed;
 //! - durations that Envoy takes in seconds (TCP keep-alive, CORS age) are whole;
 //! - "no limit" is `None` where the type offers it, never a zero.
 
 mod access_log;
 mod chain;
-mod cluster;
-mod common;
+pub(crate) mod cluster;
+pub(crate) mod common;
 mod endpoint;
 mod error;
 mod filter;
 mod http;
-mod listener;
+pub(crate) mod listener;
 mod matcher;
 mod metadata;
 mod retry;
 mod route;
-mod secret;
+pub(crate) mod secret;
 mod tls;
 pub(crate) mod value;
 mod vhost;
