@@ -7,8 +7,11 @@
 pub mod cors;
 pub mod fault;
 pub mod format;
+pub mod forwarded;
 pub mod headers;
+pub mod normalize;
 pub mod redirect;
+pub mod request_id;
 pub mod rewrite;
 
 use std::borrow::Cow;

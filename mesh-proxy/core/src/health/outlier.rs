@@ -98,10 +98,10 @@ impl Ejections {
         self.active.load(Relaxed) > 0
     }
 
-    /// Nanoseconds from the base to `now`, at least 1 so that 0 can mean "not ejected".
+    /// Nanoseconds from the base to `now`, and one more, so that 0 can mean "not ejected".
     pub(crate) fn nanos(&self, now: Instant) -> u64 {
         let base = *self.base.get_or_init(|| now);
-        nanos(now.saturating_duration_since(base)).max(1)
+        nanos(now.saturating_duration_since(base)).saturating_add(1)
     }
 
     /// Endpoints left the cluster: their ejections end with them.
@@ -223,8 +223,9 @@ fn eject(
     let nanos_now = ejections.nanos(now);
     // The counter starts again whatever comes of it, so that a withheld ejection is tried again.
     live.counter(evidence.detector).store(0, Relaxed);
+    // Whoever changes the word ejects; another worker that comes to the same result at the same time does nothing.
     let before = live.ejected_until.load(Relaxed);
-    if before > nanos_now {
+    if before > nanos_now || live.ejected_until.compare_exchange(before, u64::MAX, Relaxed, Relaxed).is_err() {
         return None;
     }
     let hosts = u32::try_from(cluster.all().len()).unwrap_or(u32::MAX);
@@ -237,6 +238,7 @@ fn eject(
         room.then_some(others + 1)
     });
     if let Err(active) = entered {
+        live.ejected_until.store(before, Relaxed);
         return Some(Event::Withheld { endpoint: endpoint.address, evidence, ejected: (active, hosts) });
     }
     let nth = live.ejections.fetch_add(1, Relaxed).saturating_add(1);
@@ -270,3 +272,6 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
 //! Whether, when and how often a request is sent again.
 
+pub mod backoff;
 pub mod budget;
+pub mod policy;
