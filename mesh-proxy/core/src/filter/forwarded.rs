@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use mesh_api_xds::ir::http::{CertDetails, Edge, ForwardClientCert};
+use smallvec::SmallVec;
 
 use super::format::{Push, Text};
 use crate::facts::{ConnFacts, Transport};
@@ -116,9 +117,12 @@ pub fn client_cert(mode: ForwardClientCert, conn: &ConnFacts, head: &mut Head) -
     Ok(())
 }
 
+/// One hop's element; on the stack unless the certificate itself is in it.
+type Element = SmallVec<[u8; 512]>;
+
 /// `By=…;Hash=…;Cert="…";Subject="…";URI=…;DNS=…`
-fn element(details: CertDetails, conn: &ConnFacts) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+fn element(details: CertDetails, conn: &ConnFacts) -> Element {
+    let mut out = Element::new();
     let mut part = |key: &str, value: &str, quoted: bool| {
         if !out.is_empty() {
             out.push(b';');

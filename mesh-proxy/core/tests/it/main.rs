@@ -3,5 +3,6 @@
 
 mod allocations;
 mod counting;
+mod decisions;
 mod hello;
 mod pages;
