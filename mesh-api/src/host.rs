@@ -33,8 +33,8 @@ pub enum HostError {
     /// A label holds something else than letters, digits, `-` and `_`, or starts or ends with `-`.
     #[error("holds a character that a DNS name cannot hold")]
     Character,
-    /// `*` elsewhere than as the whole first label.
-    #[error("has a '*' that is not the whole first label")]
+    /// `*` elsewhere than in front.
+    #[error("has a '*' that is not in front")]
     Wildcard,
 }
 
@@ -49,7 +49,7 @@ impl Hostname {
         }
     }
 
-    /// Checks and lower-cases a host: a DNS name, an IP address, or a wildcard whose first label is `*`.
+    /// Checks and lower-cases a host: a DNS name, an IP address, or a wildcard: `*`, `*.shop.io`, also `*-eu.shop.io`.
     ///
     /// # Errors
     /// Says which rule the text breaks.
@@ -60,7 +60,10 @@ impl Hostname {
         if text.parse::<IpAddr>().is_ok() || text == "*" {
             return Ok(Self::new(text));
         }
-        let name = text.strip_prefix("*.").unwrap_or(text);
+        let name = match text.strip_prefix('*') {
+            Some(suffix) => suffix.strip_prefix(['.', '-']).unwrap_or(suffix),
+            None => text,
+        };
         if name.contains('*') {
             return Err(HostError::Wildcard);
         }
@@ -259,14 +262,16 @@ mod tests {
             ("a b", HostError::Character),
             ("-a.b", HostError::Character),
             ("a.*.b", HostError::Wildcard),
-            ("*foo.com", HostError::Wildcard),
             ("**", HostError::Wildcard),
             ("a:80", HostError::Character),
             ("*.", HostError::Empty),
+            ("*-", HostError::Empty),
+            ("*..a", HostError::Label),
+            ("**.a", HostError::Wildcard),
         ] {
             assert_eq!(Hostname::parse(text), Err(expect), "{text}");
         }
-        for text in ["*", "*.a", "a", "a.b.", "10.0.0.1", "::1", "under_score.io"] {
+        for text in ["*", "*.a", "*a.b", "*-a", "a", "a.b.", "10.0.0.1", "::1", "under_score.io"] {
             assert!(Hostname::parse(text).is_ok(), "{text}");
         }
     }

@@ -129,7 +129,9 @@ impl Reader<'_, '_> {
             Ok(value) => self.read_value(value),
             Err(error) => {
                 let line = self.document.line + error.line.saturating_sub(1);
-                self.push_error(line, None, error.code, Str::default(), error.message, Str::default());
+                // The scanner wants quotes where others guess: `[2001:db8::]`.
+                let hint = if error.message.contains("unexpected ':'") { "put the value in quotes" } else { "" };
+                self.push_error(line, None, error.code, Str::default(), error.message, hint.into());
             }
         }
     }

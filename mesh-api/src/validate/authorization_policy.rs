@@ -202,13 +202,14 @@ fn path(check: &mut Check, text: &str) {
         return patterns(check, &[("", &[text.into()])]);
     }
     let bad = text.split('/').any(|segment| segment.contains(['{', '}', '*']) && segment != "{*}" && segment != "{**}");
-    if bad || !text.starts_with('/') {
+    let after_any = text.split_once("{**}").map_or("", |(_, after)| after);
+    if bad {
         check.here(
             Code::InvalidValue,
             format!("{text:?} is not a path template: each {{*}} and {{**}} is a whole segment"),
         );
-    } else if text.matches("{**}").count() > 1 {
-        check.here(Code::InvalidValue, "a path template can have one {**} only");
+    } else if after_any.contains('{') {
+        check.here(Code::InvalidValue, "nothing that varies can follow {**} in a path template");
     }
 }
 

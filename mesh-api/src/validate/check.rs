@@ -9,6 +9,7 @@ use crate::{
     duration::DurationText,
     finding::Finding,
     host::{Hostname, is_dns_label},
+    labels::Selector,
     text::Str,
 };
 
@@ -156,18 +157,24 @@ impl Check {
         }
     }
 
-    /// A comparison. `allow_present`: `{}` means that the thing is there.
-    pub(super) fn string_match(&mut self, path: &str, value: &StringMatch, allow_present: bool) {
+    /// A comparison with something that may be missing: `{}` and a lone `*` as regex mean that it is there.
+    pub(super) fn optional_match(&mut self, path: &str, value: &StringMatch) {
         match value {
-            StringMatch::Present if allow_present => {}
-            StringMatch::Present => self.at(path, Code::Required, "needs one of exact, prefix and regex"),
+            StringMatch::Present => {}
+            StringMatch::Regex(text) if *text == "*" => {}
+            other => self.string_match(path, other),
+        }
+    }
+
+    /// A comparison with something that is always there.
+    pub(super) fn string_match(&mut self, path: &str, value: &StringMatch) {
+        match value {
+            StringMatch::Present => self.at(path, Code::Ineffective, "has none of exact, prefix and regex"),
             StringMatch::Exact(_) => {}
             StringMatch::Prefix(text) if text.is_empty() => {
-                self.hinted(path, Code::InvalidValue, "the prefix is empty", "write {} for any value");
+                self.hinted(path, Code::InvalidValue, "the prefix is empty", "leave it out for any value");
             }
             StringMatch::Prefix(_) => {}
-            // Istio: a lone `*` means presence.
-            StringMatch::Regex(text) if allow_present && *text == "*" => {}
             StringMatch::Regex(text) => self.field(path, |check| check.regex("regex", text)),
         }
     }
@@ -181,17 +188,43 @@ impl Check {
 
     /// Values that must differ from each other.
     pub(super) fn unique<'t>(&mut self, path: &str, field: &str, values: impl IntoIterator<Item = &'t str>) {
+        self.repeated(Code::Duplicate, path, field, values);
+    }
+
+    /// Values of which a second has no effect.
+    pub(super) fn once<'t>(&mut self, path: &str, field: &str, values: impl IntoIterator<Item = &'t str>) {
+        self.repeated(Code::Ineffective, path, field, values);
+    }
+
+    fn repeated<'t>(&mut self, code: Code, path: &str, field: &str, values: impl IntoIterator<Item = &'t str>) {
         let mut seen = BTreeSet::new();
         for (index, value) in values.into_iter().enumerate() {
             if !value.is_empty() && !seen.insert(value) {
                 let dot = if field.is_empty() { "" } else { "." };
-                self.at(&format!("{path}[{index}]{dot}{field}"), Code::Duplicate, format!("{value:?} is there twice"));
+                self.at(&format!("{path}[{index}]{dot}{field}"), code, format!("{value:?} is there twice"));
             }
         }
     }
 
+    /// A selector of workloads; an empty one selects all, which Istio lets pass with a warning.
+    pub(super) fn selector(&mut self, path: &str, selector: &Selector) {
+        if selector.is_empty() {
+            self.at(path, Code::Ineffective, "has no labels, so it selects every workload of the namespace");
+        }
+        self.field(path, |check| super::meta::labels(check, &selector.0));
+    }
+
+    pub(super) fn percent(&mut self, path: &str, percent: f64) {
+        self.range(path, percent, 0.0, 100.0);
+        // Proxies count in millionths.
+        if percent > 0.0 && percent < 0.0001 {
+            self.at(path, Code::InvalidValue, format!("{percent} is smaller than 0.0001, the least share above 0"));
+        }
+    }
+
     /// Who sees an object. istio/istio: pkg/config/validation validateExportTo.
-    pub(super) fn export_to(&mut self, namespace: &str, values: &[Str]) {
+    /// `~` (nobody) is for services only.
+    pub(super) fn export_to(&mut self, namespace: &str, values: &[Str], of_service: bool) {
         self.unique("exportTo", "", values.iter().map(|v| &**v));
         let alone = |value: &str| values.len() > 1 && values.iter().any(|v| *v == *value);
         if alone("*") || alone("~") {
@@ -204,7 +237,8 @@ impl Check {
             let path = format!("exportTo[{index}]");
             match &**value {
                 "." | "*" => {}
-                "~" => self.at(&path, Code::InvalidValue, "'~' is for Services only"),
+                "~" if of_service => {}
+                "~" => self.at(&path, Code::InvalidValue, "'~' is for services only"),
                 name => self.dns_label(&path, name),
             }
         }

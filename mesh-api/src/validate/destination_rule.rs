@@ -26,10 +26,9 @@ pub(super) fn check(namespace: &str, spec: &DestinationRule, check: &mut Check) 
         check.field("labels", |check| meta::labels(check, &subset.labels.0));
         check.some("trafficPolicy", subset.traffic_policy.as_ref(), traffic_policy);
     });
-    check.export_to(namespace, &spec.export_to);
+    check.export_to(namespace, &spec.export_to, false);
     check.some("workloadSelector", spec.workload_selector.as_ref(), |check, selector| {
-        check.required("matchLabels", !selector.match_labels.is_empty());
-        check.field("matchLabels", |check| meta::labels(check, &selector.match_labels.0));
+        check.selector("matchLabels", &selector.match_labels);
     });
     if spec.workload_selector.is_some() && spec.export_to.iter().any(|to| *to != "." && *to != *namespace) {
         check.at(
@@ -51,7 +50,7 @@ fn traffic_policy(check: &mut Check, policy: &TrafficPolicy) {
     check.each("portLevelSettings", &policy.port_level_settings, port_policy);
     let ports: Vec<String> =
         policy.port_level_settings.iter().filter_map(|p| p.port.as_ref().map(|port| port.number.to_string())).collect();
-    check.unique("portLevelSettings", "port.number", ports.iter().map(String::as_str));
+    check.once("portLevelSettings", "port.number", ports.iter().map(String::as_str));
     check.exclusive(&[("tunnel", policy.tunnel.is_some()), ("proxyProtocol", policy.proxy_protocol.is_some())]);
     check.some("tunnel", policy.tunnel.as_ref(), tunnel);
     check.some("retryBudget", policy.retry_budget.as_ref(), retry_budget);
@@ -89,9 +88,10 @@ fn tcp(check: &mut Check, tcp: &TcpSettings) {
 
 fn keepalive(check: &mut Check, keepalive: &TcpKeepalive) {
     for (field, value) in [("time", keepalive.time), ("interval", keepalive.interval)] {
+        check.duration(field, value);
         // The socket options count in whole seconds.
-        if value.is_some_and(|v| v.as_secs() == 0) {
-            check.at(field, Code::InvalidValue, "is shorter than 1s");
+        if value.is_some_and(|v| v.as_millis() > 0 && v.as_secs() == 0) {
+            check.at(field, Code::Ineffective, "is shorter than 1s, the least that sockets know");
         }
     }
 }
@@ -144,36 +144,31 @@ fn client_tls(check: &mut Check, tls: &ClientTlsSettings) {
         ("caCrl", !tls.ca_crl.is_empty()),
     ];
     let by_name = !tls.credential_name.is_empty();
+    if matches!(tls.mode, ClientTlsMode::Disable | ClientTlsMode::IstioMutual) {
+        for (field, _) in files.into_iter().chain([("credentialName", by_name)]).filter(|f| f.1) {
+            let message = "has no effect in mode DISABLE (which is the default) and ISTIO_MUTUAL";
+            check.hinted(field, Code::Ineffective, message, "use mode SIMPLE or MUTUAL");
+        }
+        return;
+    }
     for (field, is_set) in files {
         check.exclusive(&[(field, is_set), ("credentialName", by_name)]);
     }
     let verifies = !tls.ca_certificates.is_empty() || !tls.subject_alt_names.is_empty();
-    if tls.insecure_skip_verify == Some(true) && verifies {
-        let message = "excludes caCertificates and subjectAltNames, which would not be verified";
+    let skips = tls.insecure_skip_verify == Some(true);
+    if skips && (verifies || (by_name && tls.mode == ClientTlsMode::Simple)) {
+        let message =
+            "excludes caCertificates, subjectAltNames and (in mode SIMPLE) credentialName: nothing is verified";
         check.at("insecureSkipVerify", Code::Conflict, message);
     }
-    match tls.mode {
-        ClientTlsMode::Mutual if !by_name => {
-            check.required("clientCertificate", !tls.client_certificate.is_empty());
-            check.required("privateKey", !tls.private_key.is_empty());
-        }
-        ClientTlsMode::Simple if !tls.client_certificate.is_empty() || !tls.private_key.is_empty() => {
-            let message = "a client certificate is sent in mode MUTUAL only";
-            check.hinted("mode", Code::Conflict, message, "use MUTUAL");
-        }
-        ClientTlsMode::IstioMutual | ClientTlsMode::Disable => {
-            for (field, is_set) in files.into_iter().chain([("credentialName", by_name)]) {
-                if is_set {
-                    check.at(field, Code::Conflict, "cannot be set in mode DISABLE or ISTIO_MUTUAL");
-                }
-            }
-        }
-        ClientTlsMode::Mutual | ClientTlsMode::Simple => {}
+    let has_client = !tls.client_certificate.is_empty() || !tls.private_key.is_empty();
+    if tls.mode == ClientTlsMode::Mutual && !by_name {
+        check.required("clientCertificate", !tls.client_certificate.is_empty());
+        check.required("privateKey", !tls.private_key.is_empty());
+    } else if tls.mode == ClientTlsMode::Simple && has_client {
+        let message = "SIMPLE sends no client certificate";
+        check.hinted("mode", Code::Ineffective, message, "use MUTUAL");
     }
-    if !tls.sni.is_empty() {
-        check.plain_host("sni", &tls.sni);
-    }
-    check.each("subjectAltNames", &tls.subject_alt_names, |check, name| check.required("", !name.is_empty()));
 }
 
 fn tunnel(check: &mut Check, tunnel: &TunnelSettings) {

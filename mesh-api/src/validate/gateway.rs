@@ -55,7 +55,8 @@ fn server(check: &mut Check, server: &Server) {
     if !server.default_endpoint.is_empty() {
         check.at("defaultEndpoint", Code::Ineffective, "has no effect, in Istio neither");
     }
-    check.some("tls", server.tls.as_ref(), server_tls);
+    let protocol = server.port.as_ref().map_or("", |port| &*port.protocol);
+    check.some("tls", server.tls.as_ref(), |check, tls| server_tls(check, tls, !is_tls(protocol)));
 }
 
 pub(super) fn retired_target_port(check: &mut Check, port: &Port) {
@@ -91,25 +92,40 @@ fn host(check: &mut Check, text: &str) {
     check.host("", host);
 }
 
+fn is_tls(protocol: &str) -> bool {
+    ["HTTPS", "TLS"].iter().any(|p| p.eq_ignore_ascii_case(protocol))
+}
+
 fn tls_by_protocol(check: &mut Check, protocol: &str, tls: Option<&ServerTlsSettings>) {
-    let needs_tls = ["HTTPS", "TLS"].iter().any(|p| p.eq_ignore_ascii_case(protocol));
+    let is_http = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"].iter().any(|p| p.eq_ignore_ascii_case(protocol));
     match tls {
-        None if needs_tls => {
-            let message = format!("is missing: protocol {protocol} needs it");
-            check.at("tls", Code::Required, message);
+        None if is_tls(protocol) => {
+            check.at("tls", Code::Required, format!("is missing: protocol {protocol} needs it"))
         }
-        Some(tls) if needs_tls && tls.https_redirect => {
-            check.at("tls.httpsRedirect", Code::Conflict, "is for plaintext HTTP only");
+        Some(tls) if is_tls(protocol) && tls.https_redirect => {
+            check.at("tls.httpsRedirect", Code::Ineffective, "is for plaintext HTTP only");
         }
-        Some(tls) if !needs_tls && !tls.https_redirect => {
-            let hint = "use protocol HTTPS or TLS";
+        Some(tls) if is_http => {
+            let settings = ServerTlsSettings { https_redirect: true, ..ServerTlsSettings::default() };
+            if !tls.https_redirect {
+                let hint = "use protocol HTTPS";
+                let only_default = *tls == ServerTlsSettings::default();
+                let code = if only_default { Code::Ineffective } else { Code::Conflict };
+                check.hinted("tls", code, format!("cannot be used with protocol {protocol}"), hint);
+            } else if *tls != settings {
+                check.at("tls.httpsRedirect", Code::Conflict, "excludes certificates: the port speaks plaintext");
+            }
+        }
+        Some(_) if !is_tls(protocol) => {
+            let hint = "use protocol TLS";
             check.hinted("tls", Code::Conflict, format!("cannot be used with protocol {protocol}"), hint);
         }
         _ => {}
     }
 }
 
-pub(super) fn server_tls(check: &mut Check, tls: &ServerTlsSettings) {
+/// `plaintext`: the port speaks plaintext HTTP, where only the redirect counts.
+pub(super) fn server_tls(check: &mut Check, tls: &ServerTlsSettings, plaintext: bool) {
     let set = |text: &Str| !text.is_empty();
     let certificate_files = set(&tls.server_certificate) || set(&tls.private_key);
     let sources = [
@@ -123,25 +139,21 @@ pub(super) fn server_tls(check: &mut Check, tls: &ServerTlsSettings) {
         [("credentialNames", tls.credential_names.len()), ("tlsCertificates", tls.tls_certificates.len())]
     {
         if count > 2 {
-            check.at(field, Code::InvalidValue, format!("has {count} entries; at most 2 are allowed"));
+            check.at(field, Code::Ineffective, format!("has {count} entries, of which 2 count"));
         }
     }
-    let has_source = sources.iter().any(|s| s.1);
-    if tls.https_redirect {
-        if has_source {
-            check.at("httpsRedirect", Code::Conflict, "excludes certificates: the port speaks plaintext");
-        }
-    } else {
-        certificates_by_mode(check, tls, has_source, certificate_files);
+    if !plaintext {
+        certificates_by_mode(check, tls, sources.iter().any(|s| s.1), certificate_files);
     }
     let (low, high) = (tls.min_protocol_version, tls.max_protocol_version);
     if low != TlsProtocol::TlsAuto && high != TlsProtocol::TlsAuto && low > high {
         check.at("minProtocolVersion", Code::InvalidValue, "is newer than maxProtocolVersion");
     }
-    for (field, version) in [("minProtocolVersion", low), ("maxProtocolVersion", high)] {
-        if matches!(version, TlsProtocol::TlsV10 | TlsProtocol::TlsV11) {
-            check.at(field, Code::InvalidValue, "TLS before 1.2 is not spoken here (RFC 8996)");
-        }
+    if matches!(low, TlsProtocol::TlsV10 | TlsProtocol::TlsV11) {
+        check.at("minProtocolVersion", Code::Ineffective, "clients older than TLS 1.2 are refused (RFC 8996)");
+    }
+    if matches!(high, TlsProtocol::TlsV10 | TlsProtocol::TlsV11) {
+        check.at("maxProtocolVersion", Code::InvalidValue, "TLS before 1.2 is not spoken here (RFC 8996)");
     }
 }
 

@@ -42,6 +42,9 @@ const RETRY_CONDITIONS: &[&str] = &[
     "unavailable",
 ];
 
+/// Methods of requests across origins.
+const METHODS: &[&str] = &["*", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 /// gRPC's status names, by number. grpc/grpc: doc/statuscodes.md.
 const GRPC_STATUSES: [&str; 17] = [
     "OK",
@@ -77,7 +80,7 @@ pub fn grpc_status(text: &str) -> Option<u32> {
     u32::try_from(at).ok()
 }
 
-pub(super) fn check(check: &mut Check, route: &HttpRoute, in_mesh: bool) {
+pub(super) fn check(check: &mut Check, route: &HttpRoute, only_mesh: bool) {
     check.exclusive(&[
         ("redirect", route.redirect.is_some()),
         ("directResponse", route.direct_response.is_some()),
@@ -94,11 +97,13 @@ pub(super) fn check(check: &mut Check, route: &HttpRoute, in_mesh: bool) {
         check.exclusive(&[("rewrite", answers && route.rewrite.is_some()), (name, answers && route.rewrite.is_some())]);
     }
     check.exclusive(&[("mirror", route.mirror.is_some()), ("mirrors", !route.mirrors.is_empty())]);
-    check.each("match", &route.matches, |check, m| match_request(check, m, in_mesh));
+    check.each("match", &route.matches, |check, m| match_request(check, m, only_mesh));
     check.each("route", &route.route, |check, target| {
         check.field("destination", |check| destination(check, &target.destination));
         check.some("headers", target.headers.as_ref(), headers);
-        authority_twice(check, route, target.headers.as_ref());
+        if sets_authority(target.headers.as_ref()) > 0 && authorities(route) > 0 {
+            check.at("headers.request", Code::Ineffective, "the authority that the route as a whole sets counts");
+        }
     });
     weights(check, route.route.iter().map(|r| r.weight).collect());
     check.some("redirect", route.redirect.as_ref(), |check, r| redirect(check, r, &route.matches));
@@ -120,24 +125,30 @@ pub(super) fn check(check: &mut Check, route: &HttpRoute, in_mesh: bool) {
     }
     check.some("corsPolicy", route.cors_policy.as_ref(), cors);
     check.some("headers", route.headers.as_ref(), headers);
+    if authorities(route) > 1 {
+        check.at("headers.request", Code::Conflict, "the authority is set more than once");
+    }
 }
 
 fn match_request(check: &mut Check, m: &HttpMatchRequest, in_mesh: bool) {
     if *m == HttpMatchRequest::default() {
-        check.here(Code::Required, "has no condition").hint = "leave match out to match everything".into();
+        check.here(Code::Ineffective, "has no condition, so it matches everything").hint = "leave match out".into();
         return;
     }
-    check.some("uri", m.uri.as_ref(), |check, uri| check.string_match("", uri, false));
-    check.some("scheme", m.scheme.as_ref(), |check, scheme| check.string_match("", scheme, false));
-    check.some("method", m.method.as_ref(), |check, method| check.string_match("", method, false));
-    check.some("authority", m.authority.as_ref(), |check, authority| check.string_match("", authority, false));
+    // An empty prefix of the path is every path; elsewhere proxies refuse it.
+    if !matches!(&m.uri, Some(StringMatch::Prefix(text)) if text.is_empty()) {
+        check.some("uri", m.uri.as_ref(), |check, uri| check.string_match("", uri));
+    }
+    check.some("scheme", m.scheme.as_ref(), |check, scheme| check.string_match("", scheme));
+    check.some("method", m.method.as_ref(), |check, method| check.string_match("", method));
+    check.some("authority", m.authority.as_ref(), |check, authority| check.string_match("", authority));
     for (field, map) in [("headers", &m.headers), ("withoutHeaders", &m.without_headers)] {
         for (name, value) in map {
             check.field(&format!("{field}.{name}"), |check| header_match(check, name, value, in_mesh));
         }
     }
     for (name, value) in &m.query_params {
-        check.string_match(&format!("queryParams.{name}"), value, true);
+        check.optional_match(&format!("queryParams.{name}"), value);
     }
     source(check, m.port, &m.source_labels, &m.gateways, &m.source_namespace);
     if !m.gateways.is_empty() && !m.source_labels.is_empty() {
@@ -165,7 +176,7 @@ fn header_match(check: &mut Check, name: &str, value: &StringMatch, in_mesh: boo
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         check.here(Code::Deprecated, format!("header names are in lower case: {}", name.to_ascii_lowercase()));
     }
-    check.string_match("", value, true);
+    check.optional_match("", value);
 }
 
 /// A token by RFC 9110 section 5.6.2; a leading `:` is allowed for pseudo headers.
@@ -178,42 +189,80 @@ fn header_name(check: &mut Check, name: &str) {
 }
 
 fn headers(check: &mut Check, headers: &Headers) {
-    check.some("request", headers.request.as_ref(), operations);
-    check.some("response", headers.response.as_ref(), operations);
+    check.some("request", headers.request.as_ref(), |check, o| operations(check, o, true));
+    check.some("response", headers.response.as_ref(), |check, o| operations(check, o, false));
 }
 
-fn operations(check: &mut Check, operations: &HeaderOperations) {
+fn operations(check: &mut Check, operations: &HeaderOperations, of_request: bool) {
     for (field, map) in [("set", &operations.set), ("add", &operations.add)] {
         for (name, value) in map {
             check.field(&format!("{field}.{name}"), |check| {
                 header_name(check, name);
+                if is_reserved(name) && !(of_request && is_authority(name)) {
+                    check.here(Code::InvalidValue, format!("{name} cannot be set"));
+                }
                 // RFC 9110 section 5.5: visible characters, blanks and tabs; no line ends, no NUL.
                 if value.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
                     check.here(Code::InvalidValue, "the value holds a control character");
+                }
+                if !is_format(value) {
+                    let message = format!("{value:?} has a '%' that begins no variable such as %PROTOCOL%");
+                    check.here(Code::InvalidValue, message).hint = "write %% for a percent sign".into();
                 }
             });
         }
     }
     check.each("remove", &operations.remove, |check, name| {
         header_name(check, name);
-        if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-            check.here(Code::Ineffective, format!("{name} cannot be removed"));
+        if is_reserved(name) {
+            check.here(Code::InvalidValue, format!("{name} cannot be removed"));
         }
     });
 }
 
-/// The authority may be rewritten at the route or at a destination, not at both.
-fn authority_twice(check: &mut Check, route: &HttpRoute, target: Option<&Headers>) {
-    let sets = |headers: Option<&Headers>| {
-        headers.and_then(|h| h.request.as_ref()).is_some_and(|r| {
-            let mut names = r.set.iter().chain(&r.add).map(|(name, _)| name);
-            names.any(|n| n.eq_ignore_ascii_case("host") || n.eq_ignore_ascii_case(":authority"))
-        })
-    };
-    if sets(target) && (sets(route.headers.as_ref()) || route.rewrite.as_ref().is_some_and(|r| !r.authority.is_empty()))
-    {
-        check.at("headers.request", Code::Conflict, "the authority is already set for the route as a whole");
+fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
+}
+
+fn is_reserved(name: &str) -> bool {
+    name.starts_with(':') || is_authority(name)
+}
+
+/// Whether each `%` is doubled or begins and ends a variable: `%NAME%`, `%NAME(argument)%`, `%NAME(argument):12%`.
+fn is_format(value: &str) -> bool {
+    let mut rest = value;
+    while let Some((_, after)) = rest.split_once('%') {
+        if let Some(after) = after.strip_prefix('%') {
+            rest = after;
+            continue;
+        }
+        let name = after.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')).unwrap_or(0);
+        let mut tail = after.get(name..).unwrap_or_default();
+        if let Some(arguments) = tail.strip_prefix('(') {
+            let Some((_, after)) = arguments.split_once(')') else { return false };
+            tail = after;
+        }
+        if let Some(length) = tail.strip_prefix(':') {
+            tail = length.trim_start_matches(|c: char| c.is_ascii_digit());
+        }
+        match tail.strip_prefix('%') {
+            Some(after) if name > 0 => rest = after,
+            _ => return false,
+        }
     }
+    true
+}
+
+/// How often these headers set the authority of the request.
+fn sets_authority(headers: Option<&Headers>) -> usize {
+    let request = headers.and_then(|h| h.request.as_ref());
+    request.map_or(0, |r| r.set.iter().chain(&r.add).filter(|(name, _)| is_authority(name)).count())
+}
+
+/// How often the route as a whole sets the authority of the request.
+fn authorities(route: &HttpRoute) -> usize {
+    let rewrites = route.rewrite.as_ref().is_some_and(|r| !r.authority.is_empty());
+    usize::from(rewrites) + sets_authority(route.headers.as_ref())
 }
 
 fn redirect(check: &mut Check, redirect: &HttpRedirect, matches: &[HttpMatchRequest]) {
@@ -228,9 +277,9 @@ fn redirect(check: &mut Check, redirect: &HttpRedirect, matches: &[HttpMatchRequ
     }
     check.exclusive(&[("uri", !redirect.uri.is_empty()), ("prefixRewrite", !redirect.prefix_rewrite.is_empty())]);
     check.exclusive(&[("port", redirect.port.is_some()), ("derivePort", redirect.derive_port.is_some())]);
-    let only_prefixes = !matches.is_empty() && matches.iter().all(|m| matches!(m.uri, Some(StringMatch::Prefix(_))));
+    let only_prefixes = matches.iter().all(|m| matches!(m.uri, None | Some(StringMatch::Prefix(_))));
     if !redirect.prefix_rewrite.is_empty() && !only_prefixes {
-        check.at("prefixRewrite", Code::Conflict, "needs a prefix in the uri of every match");
+        check.at("prefixRewrite", Code::Conflict, "needs prefix wherever a match has a uri");
     }
     if let Some(port) = redirect.port {
         check.port("port", port);
@@ -275,7 +324,7 @@ fn rewrite(check: &mut Check, rewrite: &HttpRewrite, matches: &[HttpMatchRequest
     check.exclusive(&[("uri", !rewrite.uri.is_empty()), ("uriRegexRewrite", rewrite.uri_regex_rewrite.is_some())]);
     if !rewrite.uri.is_empty() && matches.iter().any(|m| matches!(m.uri, Some(StringMatch::Regex(_)))) {
         let hint = "use uriRegexRewrite";
-        check.hinted("uri", Code::Conflict, "cannot replace a path that is matched by a regex", hint);
+        check.hinted("uri", Code::Ineffective, "cannot replace a path that is matched by a regex", hint);
     }
     check.some("uriRegexRewrite", rewrite.uri_regex_rewrite.as_ref(), |check, regex| {
         check.regex("match", &regex.pattern);
@@ -300,7 +349,7 @@ fn retries(check: &mut Check, retries: &HttpRetry) {
 }
 
 fn percent(check: &mut Check, percent: &Percent) {
-    check.range("value", percent.value, 0.0, 100.0);
+    check.percent("value", percent.value);
 }
 
 fn fault(check: &mut Check, fault: &HttpFaultInjection) {
@@ -312,7 +361,9 @@ fn fault(check: &mut Check, fault: &HttpFaultInjection) {
 }
 
 fn delay(check: &mut Check, delay: &FaultDelay) {
-    check.required("fixedDelay", delay.fixed_delay.is_some());
+    if delay.fixed_delay.is_none() && delay.exponential_delay.is_none() {
+        check.at("fixedDelay", Code::Ineffective, "is missing, so nothing is delayed");
+    }
     check.duration("fixedDelay", delay.fixed_delay);
     if delay.exponential_delay.is_some() {
         check.hinted("exponentialDelay", Code::InvalidValue, "does not work, in Istio neither", "use fixedDelay");
@@ -339,7 +390,7 @@ fn abort(check: &mut Check, abort: &FaultAbort) {
     ]);
     match (abort.http_status, &abort.grpc_status, &abort.http2_error) {
         (None, None, None) => {
-            check.here(Code::Required, "needs httpStatus or grpcStatus");
+            check.here(Code::Ineffective, "has neither httpStatus nor grpcStatus, so nothing is aborted");
         }
         (Some(status), ..) => check.range("httpStatus", status, 200, 599),
         (None, Some(status), _) => {
@@ -360,7 +411,16 @@ fn cors(check: &mut Check, cors: &CorsPolicy) {
     if !cors.allow_origin.is_empty() {
         check.hinted("allowOrigin", Code::Deprecated, "is deprecated", "use allowOrigins");
     }
-    check.each("allowOrigins", &cors.allow_origins, |check, origin| check.string_match("", origin, false));
+    check.each("allowOrigins", &cors.allow_origins, |check, origin| match origin {
+        StringMatch::Present => check.required("", false),
+        StringMatch::Exact(text) => check.required("exact", !text.is_empty()),
+        other => check.string_match("", other),
+    });
+    check.each("allowMethods", &cors.allow_methods, |check, method| {
+        if !METHODS.contains(&&**method) {
+            check.here(Code::InvalidValue, format!("{method:?} is not a method"));
+        }
+    });
     for (field, names) in [("allowHeaders", &cors.allow_headers), ("exposeHeaders", &cors.expose_headers)] {
         check.each(field, names, |check, name| {
             if *name != "*" {

@@ -54,10 +54,12 @@ fn consistent_hash(check: &mut Check, hash: &ConsistentHashLb) {
     check.exclusive(&keys);
     if keys.iter().all(|key| !key.1) {
         let message = "needs one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName";
-        check.here(Code::Required, message);
+        check.here(Code::Ineffective, message);
     }
     check.some("httpCookie", hash.http_cookie.as_ref(), |check, cookie| {
         check.required("name", !cookie.name.is_empty());
+        check.unique("attributes", "name", cookie.attributes.iter().map(|a| &*a.name));
+        check.each("attributes", &cookie.attributes, |check, a| check.required("name", !a.name.is_empty()));
     });
     check.exclusive(&[("ringHash", hash.ring_hash.is_some()), ("maglev", hash.maglev.is_some())]);
     if hash.minimum_ring_size != 0 {
@@ -79,13 +81,8 @@ fn is_prime(number: u64) -> bool {
 
 fn locality(check: &mut Check, locality: &LocalityLbSetting) {
     check.exclusive(&[("distribute", !locality.distribute.is_empty()), ("failover", !locality.failover.is_empty())]);
-    check.exclusive(&[
-        ("distribute", !locality.distribute.is_empty()),
-        ("failoverPriority", !locality.failover_priority.is_empty()),
-    ]);
     check.unique("distribute", "from", locality.distribute.iter().map(|d| &*d.from));
     check.each("distribute", &locality.distribute, |check, row| {
-        check.required("from", !row.from.is_empty());
         shares(check, &row.to);
     });
     failover(check, &locality.failover);
@@ -102,11 +99,9 @@ fn shares(check: &mut Check, to: &BTreeMap<Str, u32>) {
 }
 
 fn failover(check: &mut Check, failover: &[LocalityFailover]) {
-    check.unique("failover", "from", failover.iter().map(|f| &*f.from));
+    check.once("failover", "from", failover.iter().map(|f| &*f.from));
     check.each("failover", failover, |check, row| {
-        check.required("from", !row.from.is_empty());
-        check.required("to", !row.to.is_empty());
-        if row.from == row.to && !row.from.is_empty() {
+        if row.from == row.to {
             check.at("to", Code::InvalidValue, "is the same region as from");
         }
         for (field, region) in [("from", &row.from), ("to", &row.to)] {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{check::Check, gateway::protocol, meta, workload_entry};
+use super::{check::Check, gateway::protocol, workload_entry};
 use crate::{
     codes::Code,
     crd::networking::service_entry::{Resolution, ServiceEntry, ServicePort},
@@ -24,17 +24,18 @@ pub(super) fn check(namespace: &str, spec: &ServiceEntry, check: &mut Check) {
         ("endpoints", !spec.endpoints.is_empty()),
     ]);
     check.some("workloadSelector", spec.workload_selector.as_ref(), |check, selector| {
-        check.required("labels", !selector.labels.is_empty());
-        check.field("labels", |check| meta::labels(check, &selector.labels.0));
+        check.selector("labels", &selector.labels);
     });
+    if spec.workload_selector.is_some() && spec.resolution == Resolution::None {
+        check.at("workloadSelector", Code::Ineffective, "has no effect with resolution NONE");
+    }
     endpoints(spec, check);
-    check.export_to(namespace, &spec.export_to);
-    check.each("subjectAltNames", &spec.subject_alt_names, |check, name| check.required("", !name.is_empty()));
+    check.export_to(namespace, &spec.export_to, true);
 }
 
 fn hosts(spec: &ServiceEntry, check: &mut Check) {
     check.required("hosts", !spec.hosts.is_empty());
-    check.unique("hosts", "", spec.hosts.iter().map(|h| &**h));
+    check.once("hosts", "", spec.hosts.iter().map(|h| &**h));
     for (index, text) in spec.hosts.iter().enumerate() {
         let path = format!("hosts[{index}]");
         let Some(host) = check.host(&path, text) else { continue };
@@ -72,16 +73,21 @@ fn addresses(spec: &ServiceEntry, check: &mut Check) {
             let message =
                 "without addresses a port that is not HTTP or TLS takes the traffic of that port to everywhere";
             check.hinted(&path, Code::Ineffective, message, "give addresses, or the protocol if it is HTTP or TLS");
-        } else if spec.hosts.len() > 1 {
-            let message = "hosts that share addresses can be told apart by HTTP and TLS only";
-            check.hinted(&path, Code::Ineffective, message, "write one ServiceEntry for each host");
+        }
+        if spec.hosts.len() > 1 && spec.resolution != Resolution::None {
+            let message = "several hosts can be told apart by HTTP and TLS only";
+            check.hinted(&path, Code::Conflict, message, "write one ServiceEntry for each host");
         }
     }
 }
 
 fn port(check: &mut Check, port: &ServicePort) {
     check.port("number", port.number);
-    check.required("name", !port.name.is_empty());
+    if port.name.is_empty() {
+        check.required("name", false);
+    } else {
+        check.dns_label("name", &port.name);
+    }
     protocol(check, &port.protocol, false);
     if port.target_port != 0 {
         check.port("targetPort", port.target_port);

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{check::Check, destination_rule, gateway, meta, virtual_service};
+use super::{check::Check, destination_rule, gateway, virtual_service};
 use crate::{
     codes::Code,
     crd::networking::{
@@ -20,11 +20,10 @@ use crate::{
 
 pub(super) fn check(spec: &Sidecar, check: &mut Check) {
     if *spec == Sidecar::default() {
-        check.here(Code::Ineffective, "is empty: everything stays as it is without the object");
+        check.here(Code::Ineffective, "is empty, so everything can be reached");
     }
     check.some("workloadSelector", spec.workload_selector.as_ref(), |check, selector| {
-        check.required("labels", !selector.labels.is_empty());
-        check.field("labels", |check| meta::labels(check, &selector.labels.0));
+        check.selector("labels", &selector.labels);
     });
     if spec.workload_selector.is_none() && !spec.ingress.is_empty() {
         let message = "holds for all workloads of the namespace, because there is no workloadSelector";
@@ -57,7 +56,7 @@ fn ingress(check: &mut Check, listener: &IstioIngressListener) {
         check.at("bind", Code::InvalidValue, "a listener for inbound traffic cannot be a UNIX socket");
     }
     endpoint(check, &listener.default_endpoint);
-    check.some("tls", listener.tls.as_ref(), gateway::server_tls);
+    check.some("tls", listener.tls.as_ref(), |check, tls| gateway::server_tls(check, tls, false));
     check.some("connectionPool", listener.connection_pool.as_ref(), destination_rule::connection_pool);
 }
 
@@ -68,6 +67,9 @@ fn port(check: &mut Check, port: &Port, is_unix: bool) {
         }
     } else {
         check.port("number", port.number);
+    }
+    if !port.name.is_empty() {
+        check.dns_label("name", &port.name);
     }
     gateway::protocol(check, &port.protocol, false);
     gateway::retired_target_port(check, port);
@@ -86,10 +88,13 @@ fn endpoint(check: &mut Check, text: &str) {
     }
     let is_legal = match text.strip_prefix("unix://") {
         Some(path) => path.starts_with('/') || path.starts_with('@'),
-        None => text.parse::<SocketAddr>().is_ok_and(|a| {
-            let is_known = matches!(a.ip().to_string().as_str(), "127.0.0.1" | "::1" | "0.0.0.0" | "::");
-            is_known && a.port() != 0
-        }),
+        // Without an address it is the workload's own.
+        None => format!("{}{text}", if text.starts_with(':') { "0.0.0.0" } else { "" })
+            .parse::<SocketAddr>()
+            .is_ok_and(|a| {
+                let is_known = matches!(a.ip().to_string().as_str(), "127.0.0.1" | "::1" | "0.0.0.0" | "::");
+                is_known && a.port() != 0
+            }),
     };
     if !is_legal {
         let message =
@@ -124,18 +129,18 @@ fn egress(check: &mut Check, listener: &IstioEgressListener) {
     check.some("port", listener.port.as_ref(), |check, p| port(check, p, is_unix));
     address(check, &listener.bind);
     if listener.port.is_none() && !listener.bind.is_empty() {
-        check.at("bind", Code::Conflict, "needs a port");
+        check.at("bind", Code::Ineffective, "has no effect without a port");
     }
     if listener.port.is_none() && listener.capture_mode == CaptureMode::None {
-        check.at("captureMode", Code::Conflict, "NONE needs a port to listen at");
+        check.at("captureMode", Code::Ineffective, "NONE has no effect without a port to listen at");
     }
     if is_unix && listener.capture_mode == CaptureMode::Iptables {
         check.at("captureMode", Code::Conflict, "traffic to a UNIX socket cannot be captured");
     }
     check.required("hosts", !listener.hosts.is_empty());
-    check.unique("hosts", "", listener.hosts.iter().map(|h| &**h));
+    check.once("hosts", "", listener.hosts.iter().map(|h| &**h));
     if listener.hosts.len() > 1 && listener.hosts.iter().any(|h| *h == "*/*") {
-        check.at("hosts", Code::Conflict, "'*/*' stands for everything; nothing can stand beside it");
+        check.at("hosts", Code::Ineffective, "'*/*' stands for everything; nothing can stand beside it");
     }
     check.each("hosts", &listener.hosts, |check, text| host(check, text));
 }
@@ -150,8 +155,8 @@ fn host(check: &mut Check, text: &str) {
     match namespace {
         "~" if host == "*" => return,
         "~" => {
-            let message = "'~' stands for no namespace and goes with the host '*' only";
-            check.here(Code::InvalidHost, message);
+            let message = "'~' stands for no namespace, so nothing is reached by this; nothing at all is '~/*'";
+            check.here(Code::Ineffective, message);
         }
         "*" | "." => {}
         name => match name.strip_prefix('~') {

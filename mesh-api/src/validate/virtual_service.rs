@@ -17,23 +17,22 @@ use crate::{
 };
 
 pub(super) fn check(namespace: &str, spec: &VirtualService, check: &mut Check) {
-    let in_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|g| *g == MESH_GATEWAY);
-    let hosts = hosts(spec, in_mesh, check);
+    let only_mesh = spec.gateways.iter().all(|g| *g == MESH_GATEWAY);
+    let hosts = hosts(spec, only_mesh, check);
     gateways(check, &spec.gateways);
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
         check.here(Code::Required, "has no routes: needs one of http, tls and tcp");
     }
-    let mut catch_all = None;
-    check.each("http", &spec.http, |check, route| {
-        if let Some(name) = catch_all {
-            let message = format!("is never reached: the route {name:?} before it matches everything");
-            check.here(Code::Ineffective, message);
-        }
-        http_route::check(check, route, in_mesh);
-        if catch_all.is_none() && matches_everything(route) {
-            catch_all = Some(&*route.name);
-        }
-    });
+    let catch_all = spec.http.iter().position(matches_everything).unwrap_or(spec.http.len());
+    for (index, route) in spec.http.iter().enumerate() {
+        check.field(&format!("http[{index}]"), |check| {
+            if index > catch_all {
+                let message = format!("is never reached: spec.http[{catch_all}] matches everything");
+                check.here(Code::Ineffective, message);
+            }
+            http_route::check(check, route, only_mesh);
+        });
+    }
     check.each("tls", &spec.tls, |check, route| {
         check.required("match", !route.matches.is_empty());
         check.each("match", &route.matches, |check, m| tls_match(check, m, &hosts));
@@ -45,11 +44,11 @@ pub(super) fn check(namespace: &str, spec: &VirtualService, check: &mut Check) {
         check.required("route", !route.route.is_empty());
         destinations(check, &route.route);
     });
-    check.export_to(namespace, &spec.export_to);
+    check.export_to(namespace, &spec.export_to, false);
 }
 
 /// Checks the hosts and returns those that are well formed.
-fn hosts(spec: &VirtualService, in_mesh: bool, check: &mut Check) -> Vec<Hostname> {
+fn hosts(spec: &VirtualService, only_mesh: bool, check: &mut Check) -> Vec<Hostname> {
     if spec.hosts.is_empty() {
         let is_delegate = spec.gateways.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty();
         if is_delegate && !spec.http.is_empty() {
@@ -63,9 +62,11 @@ fn hosts(spec: &VirtualService, in_mesh: bool, check: &mut Check) -> Vec<Hostnam
     for (index, text) in spec.hosts.iter().enumerate() {
         let path = format!("hosts[{index}]");
         let Some(host) = check.host(&path, text) else { continue };
-        if host == "*" && in_mesh {
+        if host == "*" && only_mesh {
             let hint = "bind it to a gateway, or name the hosts";
             check.hinted(&path, Code::InvalidHost, "'*' cannot be used for the gateway mesh", hint);
+        } else if host == "*" && spec.gateways.iter().any(|g| *g == MESH_GATEWAY) {
+            check.at(&path, Code::Ineffective, "'*' has no effect for the gateway mesh");
         }
         if let Some(other) = hosts.iter().find(|other| other.matches(&host)) {
             check.at(&path, Code::Duplicate, format!("{host} and {other} overlap"));
@@ -77,7 +78,6 @@ fn hosts(spec: &VirtualService, in_mesh: bool, check: &mut Check) -> Vec<Hostnam
 
 /// Names of gateways: `mesh`, `name`, `namespace/name` or the old `name.namespace.svc.domain`.
 pub(super) fn gateways(check: &mut Check, gateways: &[Str]) {
-    check.unique("gateways", "", gateways.iter().map(|g| &**g));
     for (index, gateway) in gateways.iter().enumerate() {
         let (namespace, name) = gateway.split_once('/').map_or((None, &**gateway), |(ns, name)| (Some(ns), name));
         if namespace.is_some_and(|ns| !crate::host::is_dns_label(ns)) || !meta::is_dns_subdomain(name) {
@@ -92,9 +92,10 @@ fn matches_everything(route: &HttpRoute) -> bool {
     route.matches.is_empty()
         || route.matches.iter().any(|m| {
             let any_path = match &m.uri {
-                Some(StringMatch::Prefix(text)) => *text == "/",
+                Some(StringMatch::Prefix(text)) => *text == "/" || text.is_empty(),
                 Some(StringMatch::Regex(text)) => *text == ".*" || *text == "*",
-                Some(StringMatch::Exact(_) | StringMatch::Present) | None => false,
+                Some(StringMatch::Exact(_)) => false,
+                Some(StringMatch::Present) | None => true,
             };
             let only_path = HttpMatchRequest {
                 name: m.name.clone(),
@@ -169,7 +170,13 @@ pub(super) fn weights(check: &mut Check, weights: Vec<i32>) {
 }
 
 pub(super) fn destination(check: &mut Check, destination: &Destination) {
-    check.plain_host("host", &destination.host);
+    if destination.host.is_empty() {
+        check.required("host", false);
+    } else if destination.host == "*" {
+        check.at("host", Code::InvalidHost, "'*' names no service");
+    } else if check.host("host", &destination.host).is_some_and(|host| host.is_wildcard()) {
+        check.at("host", Code::Ineffective, "a wildcard names no single service; requests to it fail");
+    }
     if !destination.subset.is_empty() {
         check.dns_label("subset", &destination.subset);
     }

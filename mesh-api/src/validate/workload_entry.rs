@@ -9,8 +9,9 @@ use crate::{codes::Code, crd::networking::workload_entry::WorkloadEntry, host::c
 pub(super) fn check(spec: &WorkloadEntry, check: &mut Check, needs_address: bool) {
     let address = &*spec.address;
     if let Some(path) = address.strip_prefix("unix://") {
-        if !path.starts_with('/') && !path.starts_with('@') {
-            check.at("address", Code::InvalidValue, "the path of a UNIX socket must be absolute: unix:///path");
+        let is_absolute = path.starts_with('/') || path.starts_with('@');
+        if !is_absolute || path.ends_with('/') {
+            check.at("address", Code::InvalidValue, "is not the absolute path of a UNIX socket: unix:///path");
         }
         if !spec.ports.is_empty() {
             check.at("ports", Code::Conflict, "a UNIX socket has no ports");
@@ -24,13 +25,17 @@ pub(super) fn check(spec: &WorkloadEntry, check: &mut Check, needs_address: bool
         check.at("address", Code::InvalidHost, format!("{address:?} is not an address, and as a name it {error}"));
     }
     for (name, port) in &spec.ports {
-        check.port(&format!("ports.{name}"), *port);
+        check.field(&format!("ports.{name}"), |check| {
+            check.dns_label("", name);
+            check.port("", *port);
+        });
     }
     check.field("labels", |check| meta::labels(check, &spec.labels));
     if spec.locality.split('/').count() > 3 {
-        check.at("locality", Code::InvalidValue, "has more parts than region/zone/subzone");
+        check.at("locality", Code::Ineffective, "has more parts than region/zone/subzone");
     }
     if !spec.service_account.is_empty() && !meta::is_dns_subdomain(&spec.service_account) {
-        check.at("serviceAccount", Code::InvalidName, format!("{:?} is not the name of one", &*spec.service_account));
+        let message = format!("{:?} is not the name of a service account, so nobody has it", &*spec.service_account);
+        check.at("serviceAccount", Code::Ineffective, message);
     }
 }

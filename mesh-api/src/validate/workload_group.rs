@@ -11,7 +11,7 @@ pub(super) fn check(spec: &WorkloadGroup, check: &mut Check) {
     check.some("template", spec.template.as_ref(), |check, template| {
         workload_entry::check(template, check, false);
         if !template.address.is_empty() {
-            check.at("address", Code::Conflict, "is each member's own; a template cannot have one");
+            check.at("address", Code::Ineffective, "is each member's own; that of the template has no effect");
         }
     });
     check.some("metadata", spec.metadata.as_ref(), |check, metadata| {

@@ -21,7 +21,7 @@ fn destination_rules() {
     check(
         dr,
         "host: a b\nworkloadSelector: {}\nexportTo: [other]",
-        &["InvalidHost host", "Required workloadSelector.matchLabels", "Conflict exportTo"],
+        &["InvalidHost host", "Ineffective workloadSelector.matchLabels", "Conflict exportTo"],
     );
     policy("{}", &["Required trafficPolicy"]);
     policy("{connectionPool: {}}", &["Required trafficPolicy.connectionPool"]);
@@ -30,7 +30,7 @@ fn destination_rules() {
         &[
             "InvalidValue trafficPolicy.connectionPool.tcp.maxConnections",
             "InvalidValue trafficPolicy.connectionPool.tcp.connectTimeout",
-            "InvalidValue trafficPolicy.connectionPool.tcp.tcpKeepalive.time",
+            "Ineffective trafficPolicy.connectionPool.tcp.tcpKeepalive.time",
             "InvalidValue trafficPolicy.connectionPool.http.maxRetries",
             "Conflict trafficPolicy.connectionPool.http.useClientProtocol",
             "Required trafficPolicy.connectionPool.http.http2KeepAlive.timeout",
@@ -53,7 +53,7 @@ fn destination_rules() {
     policy(
         "{portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}, {port: {number: 80}}, {loadBalancer: {simple: RANDOM}}]}",
         &[
-            "Duplicate trafficPolicy.portLevelSettings[1].port.number",
+            "Ineffective trafficPolicy.portLevelSettings[1].port.number",
             "Required trafficPolicy.portLevelSettings[1]",
             "Required trafficPolicy.portLevelSettings[2].port",
         ],
@@ -82,11 +82,11 @@ fn client_tls() {
         &["Required trafficPolicy.tls.clientCertificate", "Required trafficPolicy.tls.privateKey"],
     );
     policy("{tls: {mode: MUTUAL, credentialName: a, privateKey: /k}}", &["Conflict trafficPolicy.tls.privateKey"]);
-    policy("{tls: {mode: SIMPLE, privateKey: /k}}", &["Conflict trafficPolicy.tls.mode"]);
-    policy("{tls: {caCertificates: /a}}", &["Conflict trafficPolicy.tls.caCertificates"]);
+    policy("{tls: {mode: SIMPLE, privateKey: /k}}", &["Ineffective trafficPolicy.tls.mode"]);
+    policy("{tls: {caCertificates: /a}}", &["Ineffective trafficPolicy.tls.caCertificates"]);
     policy(
         "{tls: {mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: ['']}}",
-        &["Conflict trafficPolicy.tls.insecureSkipVerify", "Required trafficPolicy.tls.subjectAltNames[0]"],
+        &["Conflict trafficPolicy.tls.insecureSkipVerify"],
     );
 }
 
@@ -97,7 +97,7 @@ fn balancing() {
         "{loadBalancer: {simple: RANDOM, consistentHash: {}}}",
         &[
             "Conflict trafficPolicy.loadBalancer.simple",
-            "Required trafficPolicy.loadBalancer.consistentHash",
+            "Ineffective trafficPolicy.loadBalancer.consistentHash",
             "NotActing trafficPolicy.loadBalancer.consistentHash",
         ],
     );
@@ -182,7 +182,7 @@ fn gateways() {
     tls("mode: AUTO_PASSTHROUGH", &["NotActing servers[0].tls.mode"]);
     tls(
         "httpsRedirect: true, credentialName: c",
-        &["Conflict servers[0].tls.httpsRedirect", "Conflict servers[0].tls.httpsRedirect"],
+        &["Ineffective servers[0].tls.httpsRedirect", "Ineffective servers[0].tls"],
     );
     tls(
         "mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2",
@@ -190,7 +190,7 @@ fn gateways() {
     );
     tls(
         "mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_0",
-        &["InvalidValue servers[0].tls.minProtocolVersion"],
+        &["Ineffective servers[0].tls.minProtocolVersion"],
     );
     check(
         gw,
@@ -219,7 +219,7 @@ fn service_entries() {
     check(
         se,
         "hosts: ['*', '*.a', b, b]\nports: [{number: 80, name: a, protocol: HTTP}]\nresolution: DNS",
-        &["InvalidHost hosts[0]", "Conflict hosts[0]", "Conflict hosts[1]", "Duplicate hosts[3]"],
+        &["InvalidHost hosts[0]", "Conflict hosts[0]", "Conflict hosts[1]", "Ineffective hosts[3]"],
     );
     check(
         se,
@@ -227,7 +227,7 @@ fn service_entries() {
         &[
             "Conflict addresses[0]",
             "InvalidValue addresses[1]",
-            "Ineffective ports[0]",
+            "Conflict ports[0]",
             "Conflict endpoints",
             "NotActing resolution",
         ],
@@ -251,7 +251,12 @@ fn service_entries() {
     check(
         se,
         "hosts: [a.b]\nports: [{number: 80, name: http, protocol: HTTP}]\nendpoints: [{address: 10.0.0.1}]\nworkloadSelector: {}",
-        &["Conflict workloadSelector", "Required workloadSelector.labels", "Conflict endpoints"],
+        &[
+            "Conflict workloadSelector",
+            "Ineffective workloadSelector",
+            "Ineffective workloadSelector.labels",
+            "Conflict endpoints",
+        ],
     );
 }
 
@@ -262,7 +267,7 @@ fn workloads() {
     check(
         we,
         "ports: {http: 0}\nlocality: a/b/c/d\nserviceAccount: A_B",
-        &["Required address", "InvalidValue ports.http", "InvalidValue locality", "InvalidName serviceAccount"],
+        &["Required address", "InvalidValue ports.http", "Ineffective locality", "Ineffective serviceAccount"],
     );
     check(we, "address: unix://x\nports: {a: 1}", &["InvalidValue address", "Conflict ports"]);
     let wg = Kind::WorkloadGroup;
@@ -270,7 +275,7 @@ fn workloads() {
     check(
         wg,
         "template: {address: 10.0.0.1}\nprobe: {periodSeconds: -1}",
-        &["Conflict template.address", "InvalidValue probe.periodSeconds", "Required probe", "NotActing probe"],
+        &["Ineffective template.address", "InvalidValue probe.periodSeconds", "Required probe", "NotActing probe"],
     );
     check(wg, "metadata: {labels: {a: 'b c'}}", &["Required template", "InvalidName metadata.labels.a"]);
 }
@@ -302,10 +307,10 @@ fn sidecars() {
         &[
             "InvalidHost egress[0].hosts[0]",
             "InvalidName egress[0].hosts[1]",
-            "InvalidHost egress[0].hosts[2]",
+            "Ineffective egress[0].hosts[2]",
             "NotActing egress[0].hosts[4]",
-            "Duplicate egress[0].hosts[6]",
-            "Conflict egress[0].hosts",
+            "Ineffective egress[0].hosts[6]",
+            "Ineffective egress[0].hosts",
             "Conflict egress[0].port",
             "Conflict egress[1].port.number",
             "Conflict egress[1].captureMode",
@@ -316,8 +321,8 @@ fn sidecars() {
         sc,
         "egress: [{bind: 127.0.0.1, captureMode: NONE, hosts: ['*/*']}]\noutboundTrafficPolicy: {egressProxy: {host: a}}",
         &[
-            "Conflict egress[0].bind",
-            "Conflict egress[0].captureMode",
+            "Ineffective egress[0].bind",
+            "Ineffective egress[0].captureMode",
             "Required outboundTrafficPolicy.egressProxy.port",
             "Conflict outboundTrafficPolicy.egressProxy",
             "NotActing outboundTrafficPolicy.egressProxy",
