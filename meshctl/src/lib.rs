@@ -1,3 +1,11 @@
 //! The operator's tool as a library, so that the end-to-end tests can use parts of it.
 
+pub mod cli;
+pub mod cmd;
+pub mod context;
+pub mod error;
+pub mod exit;
+pub mod files;
 pub mod netns;
+pub mod printer;
+pub mod table;

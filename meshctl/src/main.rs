@@ -2,10 +2,45 @@
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+use meshctl::cli::{Cli, Command};
+use meshctl::cmd;
+use meshctl::context::Context;
+use meshctl::error::CliError;
+use meshctl::exit::Exit;
+use meshctl::printer::{Printer, Report};
+
 fn main() -> ExitCode {
     // First of all: a sandbox's helper must still have a single thread.
     if let Some(code) = meshctl::netns::helper_main() {
         return code;
     }
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and versions come as errors too, and go to the standard output.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::User } else { Exit::Ok }.into();
+        }
+    };
+    let context = Context { printer: Printer { format: cli.output } };
+    let done = run(&context, cli.command).and_then(|report| {
+        context.printer.report(&report)?;
+        Ok(report.exit)
+    });
+    match done {
+        Ok(exit) => exit,
+        Err(error) => {
+            context.printer.note(&error.to_string());
+            error.exit
+        }
+    }
+    .into()
+}
+
+fn run(_context: &Context, command: Command) -> Result<Report, CliError> {
+    match command {
+        Command::Version => cmd::version::run(),
+        Command::Validate(args) => cmd::validate::run(&args),
+    }
 }

@@ -1,0 +1,46 @@
+//! The command line: definitions only.
+
+use clap::{Parser, Subcommand};
+
+use crate::cmd::validate::ValidateArgs;
+use crate::printer::Format;
+
+/// The operator's tool of the Lateen service mesh.
+#[derive(Debug, Parser)]
+#[command(name = "meshctl", version, about, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How data is shown
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+const EXAMPLES: &str = "Examples:
+  meshctl demo
+  meshctl validate -f config/
+  meshctl proxy-status
+  meshctl proxy-config route web-1";
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show which build this is
+    Version,
+    /// Check YAML before it is applied
+    #[command(visible_alias = "v")]
+    Validate(ValidateArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,4 @@
+//! One file for each command.
+
+pub mod validate;
+pub mod version;

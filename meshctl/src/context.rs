@@ -1,0 +1,22 @@
+//! What every command is given.
+
+use crate::error::CliError;
+use crate::printer::Printer;
+
+/// Flags that all commands have, and where to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Where reports go.
+    pub printer: Printer,
+}
+
+impl Context {
+    /// Runs something that waits for the network.
+    ///
+    /// # Errors
+    /// Those of `work`, and when no runtime can be had.
+    pub fn block_on<T>(&self, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| CliError::internal("cannot start a runtime").because(&error))?.block_on(work)
+    }
+}
