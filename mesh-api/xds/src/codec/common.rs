@@ -14,7 +14,7 @@ use crate::pb::core::socket_address::PortSpecifier;
 use crate::pb::kind::fractional_percent::DenominatorType;
 
 /// Envoy's duration. Longer ones than it can hold (292 billion years) are cut.
-pub(crate) fn duration(value: Duration) -> pb::protobuf::Duration {
+pub(super) fn duration(value: Duration) -> pb::protobuf::Duration {
     pb::protobuf::Duration {
         seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(value.subsec_nanos()).unwrap_or(0),
@@ -64,12 +64,12 @@ pub(super) fn read_port(value: u32, field: &str) -> Result<u16, DecodeError> {
 }
 
 /// A message in an `Any`.
-pub(crate) fn any<M: Message + Name>(message: &M) -> pb::protobuf::Any {
+pub(super) fn any<M: Message + Name>(message: &M) -> pb::protobuf::Any {
     pb::protobuf::Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
 /// The message in an `Any`, which must be of this type.
-pub(crate) fn unpack<M: Message + Name + Default>(any: &pb::protobuf::Any) -> Result<M, DecodeError> {
+pub(super) fn unpack<M: Message + Name + Default>(any: &pb::protobuf::Any) -> Result<M, DecodeError> {
     if any.type_url != M::type_url() {
         return fail(format!("{} is not supported, only {}", any.type_url, M::type_url()));
     }
@@ -77,7 +77,7 @@ pub(crate) fn unpack<M: Message + Name + Default>(any: &pb::protobuf::Any) -> Re
 }
 
 /// Resources that come over the same stream as this one. Envoy waits for them without limit, as Istio has it.
-pub(crate) fn ads() -> pb::core::ConfigSource {
+pub(super) fn ads() -> pb::core::ConfigSource {
     pb::core::ConfigSource {
         initial_fetch_timeout: Some(duration(Duration::ZERO)),
         resource_api_version: pb::core::ApiVersion::V3.into(),
@@ -95,7 +95,7 @@ pub(super) fn expect_ads(source: Option<pb::core::ConfigSource>, field: &str) ->
 }
 
 /// An address with a port.
-pub(crate) fn address(value: SocketAddr) -> pb::core::Address {
+pub(super) fn address(value: SocketAddr) -> pb::core::Address {
     host_address(value.ip().to_string(), value.port())
 }
 

@@ -19,7 +19,7 @@ const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
 /// Envoy's default time for listener filters.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-pub(crate) fn encode(listener: &Listener) -> Result<pb::listener::Listener, EncodeError> {
+pub(super) fn encode(listener: &Listener) -> Result<pb::listener::Listener, EncodeError> {
     Ok(pb::listener::Listener {
         name: listener.name.to_string(),
         address: Some(address(listener.address)),

@@ -13,21 +13,24 @@
 //! - "no limit" is `None` where the type offers it, never a zero.
 
 mod access_log;
+#[cfg(feature = "testing")]
+pub mod bootstrap;
 mod chain;
-pub(crate) mod cluster;
-pub(crate) mod common;
+mod cluster;
+mod common;
 mod endpoint;
 mod error;
 mod filter;
 mod http;
-pub(crate) mod listener;
+mod listener;
 mod matcher;
 mod metadata;
+mod node;
 mod retry;
 mod route;
-pub(crate) mod secret;
+mod secret;
 mod tls;
-pub(crate) mod value;
+mod value;
 mod vhost;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use crate::ir::secret::{PrivateKey, Secret, SecretContent};
 use crate::pb::tls;
 use crate::pb::tls::secret::Type;
 
-pub(crate) fn encode(secret: &Secret) -> tls::Secret {
+pub(super) fn encode(secret: &Secret) -> tls::Secret {
     let content = match &secret.content {
         SecretContent::Certificate { chain, key } => Type::TlsCertificate(tls::TlsCertificate {
             certificate_chain: Some(inline(chain)),

@@ -5,7 +5,7 @@ use serde_json::{Map, Number, Value};
 use crate::pb::protobuf::{self, ListValue, Struct, value::Kind};
 
 /// A JSON object as a struct; anything else becomes an empty one. Numbers become doubles, as the message has no others.
-pub(crate) fn struct_from_json(value: Value) -> Struct {
+pub(super) fn struct_from_json(value: Value) -> Struct {
     match value {
         Value::Object(fields) => {
             Struct { fields: fields.into_iter().map(|(key, value)| (key, from_json(value))).collect() }
@@ -15,7 +15,7 @@ pub(crate) fn struct_from_json(value: Value) -> Struct {
 }
 
 /// A struct as a JSON object.
-pub(crate) fn struct_to_json(content: Struct) -> Value {
+pub(super) fn struct_to_json(content: Struct) -> Value {
     Value::Object(content.fields.into_iter().map(|(key, value)| (key, to_json(value))).collect::<Map<_, _>>())
 }
 

@@ -1,9 +1,8 @@
-//! Random configuration for property tests (feature `testing`), and a bootstrap that feeds resources to a real Envoy.
+//! Random configuration for property tests (feature `testing`).
 //!
 //! The strategies make values in canonical form (see [`crate::codec`]) that Envoy accepts one by one: patterns compile,
 //! names are unique, durations are within its bounds.
 
-pub mod bootstrap;
 pub mod chain;
 pub mod cluster;
 pub mod http;

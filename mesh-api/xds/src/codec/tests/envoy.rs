@@ -7,8 +7,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
+use crate::codec::bootstrap::Bootstrap;
 use crate::node::{NodeInfo, NodeMetadata, ProxyKind};
-use crate::testing::bootstrap::Bootstrap;
 use crate::testing::{chain, cluster, route};
 
 fn mk_node() -> NodeInfo {

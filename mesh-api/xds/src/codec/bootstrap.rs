@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::codec::common::{address, ads, any, duration, unpack};
-use crate::codec::{self, EncodeError};
+use super::EncodeError;
+use super::common::{address, ads, any, duration, unpack};
 use crate::ir::Resource;
 use crate::ir::http::RouteSource;
 use crate::ir::route::RouteHosts;
@@ -90,19 +90,19 @@ impl Bootstrap {
         let place = wrapped(resource, number);
         match place.as_ref().unwrap_or(resource) {
             Resource::Cluster(cluster) => {
-                let mut message = codec::cluster::encode(cluster).map_err(BootstrapError::Resource)?;
+                let mut message = super::cluster::encode(cluster).map_err(BootstrapError::Resource)?;
                 let matches = message.transport_socket_matches.iter_mut();
                 let sockets = matches.filter_map(|choice| choice.transport_socket.as_mut());
                 sockets.chain(&mut message.transport_socket).for_each(detach_secrets);
                 fixed.clusters.push(message);
             }
             Resource::Listener(listener) => {
-                let mut message = codec::listener::encode(listener).map_err(BootstrapError::Resource)?;
+                let mut message = super::listener::encode(listener).map_err(BootstrapError::Resource)?;
                 let chains = message.filter_chains.iter_mut().chain(&mut message.default_filter_chain);
                 chains.filter_map(|chain| chain.transport_socket.as_mut()).for_each(detach_secrets);
                 fixed.listeners.push(message);
             }
-            Resource::Secret(secret) => fixed.secrets.push(codec::secret::encode(secret)),
+            Resource::Secret(secret) => fixed.secrets.push(super::secret::encode(secret)),
             Resource::Endpoints(_) | Resource::Routes(_) | Resource::VirtualHost(_) => {}
         }
         Ok(self)
@@ -204,7 +204,7 @@ fn wrapped(resource: &Resource, number: usize) -> Option<Resource> {
     let routes = match resource {
         Resource::Cluster(_) | Resource::Listener(_) | Resource::Secret(_) => return None,
         Resource::Endpoints(endpoints) => {
-            let mut cluster = super::samples::cluster(&format!("c{number}"));
+            let mut cluster = crate::testing::samples::cluster(&format!("c{number}"));
             cluster.discovery = Discovery::Static(endpoints.clone().into());
             return Some(Resource::Cluster(cluster));
         }
@@ -213,5 +213,8 @@ fn wrapped(resource: &Resource, number: usize) -> Option<Resource> {
             RouteConfig { name: "r".into(), hosts: RouteHosts::Inline([host.clone().into()].into()), ignore_port: true }
         }
     };
-    Some(Resource::Listener(super::samples::listener(&format!("l{number}"), RouteSource::Inline(routes.into()))))
+    Some(Resource::Listener(crate::testing::samples::listener(
+        &format!("l{number}"),
+        RouteSource::Inline(routes.into()),
+    )))
 }
