@@ -37,6 +37,8 @@ pub struct Wire {
     ready: usize,
     trailers: Option<Box<Head>>,
     outgoing: Framing,
+    /// Bytes of the outgoing message were handed to the kernel.
+    has_sent: bool,
     /// The peer has closed its sending side.
     ended: bool,
 }
@@ -56,6 +58,7 @@ impl Wire {
             ready: 0,
             trailers: None,
             outgoing: Framing::None,
+            has_sent: false,
             ended: false,
         }
     }
@@ -108,11 +111,7 @@ impl Wire {
     ///
     /// # Errors
     /// When the bytes are not a request, or the connection breaks inside one.
-    pub fn poll_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        head: &mut Head,
-    ) -> Poll<Result<Option<Request>, Broken>> {
+    pub fn poll_request(&mut self, cx: &mut Context<'_>, head: &mut Head) -> Poll<Result<Option<Request>, Broken>> {
         loop {
             if self.has_input()
                 && let Some(request) = parse_request(self.inbox.as_slice(), &mut self.scan, &self.limits, head)?
@@ -233,6 +232,7 @@ impl Wire {
     /// Queues a request's head.
     pub fn send_request(&mut self, head: &Head, framing: Framing, connection: Connection) {
         self.outgoing = framing;
+        self.has_sent = false;
         encode::request(head, framing, connection, self.out());
     }
 
@@ -293,10 +293,18 @@ impl Wire {
         if self.outbox.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.stream.poll_write_all(cx, self.outbox.as_slice(), &mut self.sent))?;
+        let polled = self.stream.poll_write_all(cx, self.outbox.as_slice(), &mut self.sent);
+        self.has_sent |= self.sent > 0;
+        ready!(polled)?;
         self.sent = 0;
         self.outbox.consume(usize::MAX);
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether bytes of the request that was sent last may have reached the peer.
+    #[must_use]
+    pub const fn has_sent(&self) -> bool {
+        self.has_sent
     }
 
     /// Whether bytes wait to be written.
@@ -311,6 +319,18 @@ impl Wire {
     /// As the socket reports.
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_close(cx)
+    }
+
+    /// Reads and drops what the peer still sends, until it closes.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.inbox.consume(usize::MAX);
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// For a connection that rests: ready when it is no longer usable, because the peer closed it, or sent what nobody

@@ -72,14 +72,7 @@ impl Stream {
     /// A stream that receives from `recv`; sending starts with [`Self::set_send`].
     #[must_use]
     pub fn new(send: Option<SendStream<Bytes>>, recv: Option<RecvStream>) -> Self {
-        Self {
-            send,
-            recv,
-            taken: Bytes::new(),
-            trailers: Head::trailers(),
-            queued: Bytes::new(),
-            ending: Ending::Open,
-        }
+        Self { send, recv, taken: Bytes::new(), trailers: Head::trailers(), queued: Bytes::new(), ending: Ending::Open }
     }
 
     /// Gives the sending half, known only after our head went out.
@@ -339,7 +332,8 @@ pub fn write_request(head: &Head, scheme: &str) -> Result<Request<()>, Broken> {
     if !authority.is_empty() {
         parts.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| refuse("authority"))?);
     }
-    let target = if head.target().is_empty() { Bytes::from_static(b"/") } else { Bytes::copy_from_slice(head.target()) };
+    let target =
+        if head.target().is_empty() { Bytes::from_static(b"/") } else { Bytes::copy_from_slice(head.target()) };
     parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| refuse("path"))?);
     if parts.authority.is_none() {
         parts.scheme = None;

@@ -164,7 +164,8 @@ mod tests {
         let (client, near) = duplex(1000);
         let (far, mut server) = duplex(1000);
         let (mut client_reads, mut client_writes) = tokio::io::split(client);
-        let (mut near, mut far) = (Stream::plain(Io::Pipe(near), b"pee".to_vec()), Stream::plain(Io::Pipe(far), vec![]));
+        let (mut near, mut far) =
+            (Stream::plain(Io::Pipe(near), b"pee".to_vec()), Stream::plain(Io::Pipe(far), vec![]));
         let bytes = TunnelBytes::default();
         let client = async {
             client_writes.write_all(b"ked").await.unwrap();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffers;
+use crate::buffers::{self, ByteQueue};
 use crate::net::io::Io;
 use crate::tls::session::{SEAL_BYTES, Session};
 
@@ -16,21 +16,34 @@ use crate::tls::session::{SEAL_BYTES, Session};
 pub struct Stream {
     io: Io,
     tls: Option<Box<Session>>,
-    /// Bytes of `io` that were read before the stream was built (protocol detection), ciphertext when `tls` is set.
+    /// Ciphertext that was read before the session was built.
     peeked: Vec<u8>,
+    /// Plaintext that was read and put back; comes first.
+    early: Vec<u8>,
 }
 
 impl Stream {
     /// Plaintext over `io`; `peeked` was already read from it.
     #[must_use]
     pub const fn plain(io: Io, peeked: Vec<u8>) -> Self {
-        Self { io, tls: None, peeked }
+        Self { io, tls: None, peeked: Vec::new(), early: peeked }
     }
 
     /// TLS over `io`; `peeked` is ciphertext already read from it. The handshake comes next: [`Self::handshake`].
     #[must_use]
     pub fn secured(io: Io, session: Session, peeked: Vec<u8>) -> Self {
-        Self { io, tls: Some(Box::new(session)), peeked }
+        Self { io, tls: Some(Box::new(session)), peeked, early: Vec::new() }
+    }
+
+    /// The stream with `early`, plaintext that was read from it, put back in front.
+    #[must_use]
+    pub fn with_early(mut self, early: ByteQueue) -> Self {
+        if !early.is_empty() {
+            let mut front = early.as_slice().to_vec();
+            front.append(&mut self.early);
+            self.early = front;
+        }
+        self
     }
 
     /// The TLS session, when there is one.
@@ -73,7 +86,7 @@ impl Stream {
     /// # Errors
     /// When the runtime is shutting down.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.peeked.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.is_readable()) {
+        if !self.early.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.is_readable()) {
             return Poll::Ready(Ok(()));
         }
         self.io.poll_read_ready(cx)
@@ -85,22 +98,22 @@ impl Stream {
     /// As the socket or the TLS session reports.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let room = buffer.capacity() - buffer.len();
+        if !self.early.is_empty() {
+            return Poll::Ready(Ok(self.take_early(room, |bytes| buffer.extend_from_slice(bytes))));
+        }
         if self.tls.is_some() {
             return self.poll_decrypt(cx, room, |plain| buffer.extend_from_slice(plain));
         }
-        if self.peeked.is_empty() {
-            return self.io.poll_read_into(cx, buffer);
-        }
-        Poll::Ready(Ok(self.take_peeked(room, |bytes| buffer.extend_from_slice(bytes))))
+        self.io.poll_read_into(cx, buffer)
     }
 
-    /// Hands up to `room` bytes that were peeked at to `sink`.
-    fn take_peeked(&mut self, room: usize, mut sink: impl FnMut(&[u8])) -> usize {
-        let count = self.peeked.len().min(room);
-        sink(self.peeked.get(..count).unwrap_or_default());
-        self.peeked.drain(..count);
-        if self.peeked.is_empty() {
-            self.peeked = Vec::new();
+    /// Hands up to `room` bytes that were put back to `sink`.
+    fn take_early(&mut self, room: usize, mut sink: impl FnMut(&[u8])) -> usize {
+        let count = self.early.len().min(room);
+        sink(self.early.get(..count).unwrap_or_default());
+        self.early.drain(..count);
+        if self.early.is_empty() {
+            self.early = Vec::new();
         }
         count
     }
@@ -190,14 +203,14 @@ fn eof_is_end(error: io::Error) -> io::Result<Option<usize>> {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.early.is_empty() {
+            this.take_early(into.remaining(), |bytes| into.put_slice(bytes));
+            return Poll::Ready(Ok(()));
+        }
         if this.tls.is_some() {
             return this.poll_decrypt(cx, into.remaining(), |plain| into.put_slice(plain)).map_ok(drop);
         }
-        if this.peeked.is_empty() {
-            return this.io.poll_read(cx, into);
-        }
-        this.take_peeked(into.remaining(), |bytes| into.put_slice(bytes));
-        Poll::Ready(Ok(()))
+        this.io.poll_read(cx, into)
     }
 }
 

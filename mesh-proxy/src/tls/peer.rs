@@ -2,28 +2,13 @@
 
 use std::fmt::Write as _;
 
-use mesh_api::identity::SpiffeId;
+use base64::Engine as _;
+use mesh_api::text::Str;
 use mesh_api_xds::ir::matcher::{StringMatch, StringPattern};
+use mesh_proxy_core::facts::Peer;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-/// A peer whose certificate chain was verified by the handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its SPIFFE identity: the one URI SAN with that scheme.
-    pub identity: Option<SpiffeId>,
-    /// URI SANs.
-    pub uris: Vec<String>,
-    /// DNS SANs.
-    pub dns: Vec<String>,
-    /// Subject in RFC 2253 text.
-    pub subject: String,
-    /// SHA-256 of the certificate, lower-case hex.
-    pub hash: String,
-    /// Serial number, lower-case hex.
-    pub serial: String,
-}
 
 /// Why a verified certificate gives no usable peer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -44,63 +29,95 @@ pub enum PeerError {
     },
 }
 
-impl Peer {
-    /// Reads the leaf of a verified chain.
-    ///
-    /// # Errors
-    /// When it does not parse or names several SPIFFE identities.
-    pub fn of(leaf: &CertificateDer<'_>) -> Result<Self, PeerError> {
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PeerError::Malformed)?;
-        let mut uris = Vec::new();
-        let mut dns = Vec::new();
-        let names = certificate.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
-        for name in names.iter().flat_map(|names| &names.value.general_names) {
-            match name {
-                GeneralName::URI(uri) => uris.push((*uri).to_owned()),
-                GeneralName::DNSName(name) => dns.push((*name).to_owned()),
-                _ => {}
+/// Whether the facts include the certificate itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepCertificate {
+    /// Only its names.
+    No,
+    /// Also as URL-encoded PEM, for `x-forwarded-client-cert`.
+    Yes,
+}
+
+/// Reads the leaf of a verified chain.
+///
+/// # Errors
+/// When it does not parse or names several SPIFFE identities.
+pub fn read(leaf: &CertificateDer<'_>, keep: KeepCertificate) -> Result<Peer, PeerError> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PeerError::Malformed)?;
+    let mut uris = Vec::new();
+    let mut dns_names = Vec::new();
+    let names = certificate.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => uris.push(Str::from(*uri)),
+            GeneralName::DNSName(name) => dns_names.push(Str::from(*name)),
+            _ => {}
+        }
+    }
+    let spiffe = uris.iter().filter(|uri| uri.starts_with("spiffe://")).count();
+    if spiffe > 1 {
+        return Err(PeerError::ManyIdentities(spiffe));
+    }
+    uris.sort_by_key(|uri| !uri.starts_with("spiffe://"));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
+    let pem = match keep {
+        KeepCertificate::No => Str::default(),
+        KeepCertificate::Yes => Str::from(url_encoded_pem(leaf)),
+    };
+    Ok(Peer {
+        uris,
+        dns_names,
+        subject: Str::from(certificate.subject().to_string()),
+        sha256: Str::from(hex(digest.as_ref())),
+        pem_url_encoded: pem,
+    })
+}
+
+/// Whether one of the peer's names passes one of `allowed`; an empty list allows all.
+///
+/// # Errors
+/// When none does.
+pub fn check_names(peer: &Peer, allowed: &[StringMatch]) -> Result<(), PeerError> {
+    let names = || peer.uris.iter().chain(&peer.dns_names);
+    if allowed.is_empty() || names().any(|name| allowed.iter().any(|test| name_passes(test, name))) {
+        return Ok(());
+    }
+    let presented = names().map(|name| &**name).collect::<Vec<_>>().join(", ");
+    let expected = allowed.iter().map(|test| format!("{:?}", test.pattern)).collect::<Vec<_>>().join(", ");
+    Err(PeerError::Unexpected { presented, expected })
+}
+
+/// Whether the certificate is valid for the host name `host` (RFC 6125: exact, or a wildcard as its first label).
+#[must_use]
+pub fn is_for_host(peer: &Peer, host: &str) -> bool {
+    peer.dns_names.iter().any(|pattern| match pattern.strip_prefix("*.") {
+        Some(parent) => {
+            host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
+        }
+        None => pattern.eq_ignore_ascii_case(host),
+    })
+}
+
+/// PEM with everything but unreserved characters percent-encoded, as Envoy writes `Cert=`.
+fn url_encoded_pem(der: &[u8]) -> String {
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut text = String::with_capacity(body.len() * 2);
+    let mut push = |piece: &str| {
+        for byte in piece.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+                text.push(char::from(byte));
+            } else {
+                let _ = write!(text, "%{byte:02X}");
             }
         }
-        let spiffe: Vec<_> = uris.iter().filter(|uri| uri.starts_with("spiffe://")).collect();
-        if spiffe.len() > 1 {
-            return Err(PeerError::ManyIdentities(spiffe.len()));
-        }
-        let identity = spiffe.first().and_then(|uri| uri.parse().ok());
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
-        Ok(Self {
-            identity,
-            subject: certificate.subject().to_string(),
-            hash: hex(digest.as_ref()),
-            serial: hex(certificate.raw_serial()),
-            uris,
-            dns,
-        })
+    };
+    push("-----BEGIN CERTIFICATE-----\n");
+    for line in body.as_bytes().chunks(64) {
+        push(std::str::from_utf8(line).unwrap_or_default());
+        push("\n");
     }
-
-    /// Whether one of its names passes one of `allowed`; an empty list allows all.
-    ///
-    /// # Errors
-    /// When none does.
-    pub fn check_names(&self, allowed: &[StringMatch]) -> Result<(), PeerError> {
-        let mut names = self.uris.iter().chain(&self.dns);
-        if allowed.is_empty() || names.any(|name| allowed.iter().any(|test| name_passes(test, name))) {
-            return Ok(());
-        }
-        let presented = self.uris.iter().chain(&self.dns).cloned().collect::<Vec<_>>().join(", ");
-        let expected = allowed.iter().map(|test| format!("{:?}", test.pattern)).collect::<Vec<_>>().join(", ");
-        Err(PeerError::Unexpected { presented, expected })
-    }
-
-    /// Whether the certificate is valid for the host name `host` (RFC 6125: exact, or a wildcard as its first label).
-    #[must_use]
-    pub fn is_for_host(&self, host: &str) -> bool {
-        self.dns.iter().any(|pattern| match pattern.strip_prefix("*.") {
-            Some(parent) => host
-                .split_once('.')
-                .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent)),
-            None => pattern.eq_ignore_ascii_case(host),
-        })
-    }
+    push("-----END CERTIFICATE-----\n");
+    text
 }
 
 /// Regular expressions on names are refused when the plan is built; here they match nothing.

@@ -20,7 +20,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::peer::Peer;
+use super::peer::{self, KeepCertificate};
 use super::provider::provider;
 use super::verify::ServerVerifier;
 
@@ -238,7 +238,8 @@ fn certified_key(secret: &Secret) -> Result<CertifiedKey, TlsError> {
         return Err(unusable("it holds no certificate".to_owned()));
     }
     // The parser's error could quote the input; a key is never quoted.
-    let key = PrivateKeyDer::from_pem_slice(&key.0).map_err(|_| unusable("its private key does not parse".to_owned()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&key.0).map_err(|_| unusable("its private key does not parse".to_owned()))?;
     let key = provider()
         .key_provider
         .load_private_key(key)
@@ -275,8 +276,8 @@ struct CertificateChoice {
 impl ResolvesServerCert for CertificateChoice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let covers = |key: &&CertifiedKey| {
-            let peer = key.cert.first().and_then(|leaf| Peer::of(leaf).ok());
-            hello.server_name().is_some_and(|name| peer.is_some_and(|peer| peer.is_for_host(name)))
+            let names = key.cert.first().and_then(|leaf| peer::read(leaf, KeepCertificate::No).ok());
+            hello.server_name().is_some_and(|host| names.is_some_and(|names| peer::is_for_host(&names, host)))
         };
         let chosen = match self.keys.as_slice() {
             [only] => Some(only),

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_api_xds::ir::cluster::Cluster;
+use mesh_proxy_core::facts::Peer;
 use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use tokio::net::TcpSocket;
 
@@ -12,7 +14,7 @@ use super::key::PoolKey;
 use crate::net::io::Io;
 use crate::net::sockopt::{self, SocketOptions};
 use crate::net::stream::Stream;
-use crate::tls::peer::{Peer, PeerError};
+use crate::tls::peer::{self, KeepCertificate, PeerError};
 use crate::tls::session::Session;
 
 /// What a connection needs besides its key.
@@ -26,13 +28,30 @@ pub struct ConnectOptions {
     pub mark: Option<u32>,
 }
 
+impl ConnectOptions {
+    /// Those of a cluster.
+    #[must_use]
+    pub fn of(settings: &Cluster, mark: Option<u32>) -> Self {
+        let keepalive = settings.keepalive.map(|keepalive| sockopt::Keepalive {
+            time: keepalive.time,
+            interval: keepalive.interval,
+            probes: keepalive.probes,
+        });
+        Self {
+            timeout: settings.connect_timeout,
+            socket: SocketOptions { keepalive, ..SocketOptions::default() },
+            mark,
+        }
+    }
+}
+
 /// A connection ready for use.
 #[derive(Debug)]
 pub struct Connected {
     /// The byte stream.
     pub stream: Stream,
     /// The peer; `None` in plaintext.
-    pub peer: Option<Rc<Peer>>,
+    pub peer: Option<Arc<Peer>>,
 }
 
 /// Why there is no connection.
@@ -107,9 +126,9 @@ async fn establish(key: &PoolKey, options: ConnectOptions) -> Result<Connected, 
     stream.handshake().await.map_err(failed)?;
     let leaf = stream.session().and_then(Session::peer_certificates).and_then(<[_]>::first);
     let wrong = |source| ConnectError::Peer { address, source };
-    let peer = Peer::of(leaf.ok_or(wrong(PeerError::Malformed))?).map_err(wrong)?;
-    peer.check_names(&tls.names).map_err(wrong)?;
-    Ok(Connected { stream, peer: Some(Rc::new(peer)) })
+    let peer = peer::read(leaf.ok_or(wrong(PeerError::Malformed))?, KeepCertificate::No).map_err(wrong)?;
+    peer::check_names(&peer, &tls.names).map_err(wrong)?;
+    Ok(Connected { stream, peer: Some(Arc::new(peer)) })
 }
 
 fn open_socket(address: SocketAddr, source: Option<IpAddr>, options: ConnectOptions) -> io::Result<TcpSocket> {

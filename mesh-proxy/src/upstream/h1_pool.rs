@@ -1,17 +1,17 @@
 //! Resting HTTP/1.1 connections of one worker, last in first out.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use mesh_proxy_core::facts::Peer;
 use mesh_proxy_core::limit::concurrency::Permit;
 use tokio::time::Instant;
 
 use super::key::PoolKey;
 use crate::http::h1::Wire;
-use crate::tls::peer::Peer;
 
 /// Connections kept for one key; a burst's surplus is closed instead of held.
 const MAX_IDLE: usize = 1024;
@@ -22,7 +22,7 @@ pub struct Pooled {
     /// The connection.
     pub wire: Wire,
     /// Its peer; `None` in plaintext.
-    pub peer: Option<Rc<Peer>>,
+    pub peer: Option<Arc<Peer>>,
     /// Requests sent on it so far.
     pub requests: u32,
     /// When it was opened.
@@ -60,7 +60,14 @@ impl H1Pool {
     }
 
     /// Puts a connection to rest for at most `idle_timeout` (zero: as long as the peer keeps it).
-    pub fn give(&self, key: &PoolKey, mut pooled: Pooled, idle_timeout: Duration, announced: Option<Duration>, now: Instant) {
+    pub fn give(
+        &self,
+        key: &PoolKey,
+        mut pooled: Pooled,
+        idle_timeout: Duration,
+        announced: Option<Duration>,
+        now: Instant,
+    ) {
         let limit = [Some(idle_timeout).filter(|limit| !limit.is_zero()), announced].into_iter().flatten().min();
         pooled.rested = now;
         pooled.expires = limit.map(|limit| now + limit);
@@ -76,9 +83,8 @@ impl H1Pool {
     /// Drops connections that expired or that their peers closed; called once a second.
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, resting| {
-            resting.retain_mut(|pooled| {
-                pooled.expires.is_none_or(|expires| now < expires) && is_alive(&mut pooled.wire)
-            });
+            resting
+                .retain_mut(|pooled| pooled.expires.is_none_or(|expires| now < expires) && is_alive(&mut pooled.wire));
             !resting.is_empty()
         });
     }

@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ::h2::client::{ResponseFuture, SendRequest};
+use bytes::Bytes;
 use hashbrown::HashMap;
+use mesh_proxy_core::facts::Peer;
 use mesh_proxy_core::head::Head;
 use mesh_proxy_core::limit::concurrency::Permit;
 use tokio::sync::Notify;
@@ -18,7 +20,6 @@ use super::connect::{ConnectError, Connected};
 use super::key::PoolKey;
 use crate::http::event::Broken;
 use crate::http::h2;
-use crate::tls::peer::Peer;
 
 /// Largest response head accepted, bytes.
 const MAX_HEAD_BYTES: u32 = 60 * 1024;
@@ -39,7 +40,7 @@ pub struct H2Limits {
 pub struct H2Connection {
     sender: RefCell<SendRequest<Bytes>>,
     /// The peer; `None` in plaintext.
-    pub peer: Option<Rc<Peer>>,
+    pub peer: Option<Arc<Peer>>,
     limits: H2Limits,
     active: Cell<u32>,
     opened_streams: Cell<u32>,
@@ -103,7 +104,8 @@ impl H2Pool {
         self.open.borrow_mut().retain(|_, connections| {
             connections.retain(|connection| {
                 let idle = connection.limits.idle;
-                let rested = connection.active.get() == 0 && !idle.is_zero() && connection.last_used.get() + idle <= now;
+                let rested =
+                    connection.active.get() == 0 && !idle.is_zero() && connection.last_used.get() + idle <= now;
                 !connection.is_spent() && !rested
             });
             !connections.is_empty()
@@ -197,7 +199,7 @@ impl H2Slot {
 
     /// The peer; `None` in plaintext.
     #[must_use]
-    pub fn peer(&self) -> Option<&Rc<Peer>> {
+    pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.0.peer.as_ref()
     }
 

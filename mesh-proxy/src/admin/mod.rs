@@ -1,0 +1,151 @@
+//! The administrative interface: Envoy's pages on loopback, readiness and metrics for the platform.
+//!
+//! Runs on a thread of its own. Shapes are Envoy's, because `istioctl` and dashboards read them. What changes state is a
+//! POST, and outside of the loopback address it is refused.
+
+mod clusters;
+mod drain;
+mod ready;
+mod server_info;
+mod state;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use mesh_api_rt::admin::{AdminServer, Router};
+use mesh_api_rt::listen::{ListenError, ListenerTable};
+use mesh_api_rt::metrics::{DuplicateMetric, Metrics, process};
+use mesh_api_rt::telemetry::LogHandle;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::bootstrap::Bootstrap;
+use crate::telemetry::Hub;
+use crate::worker::Shared;
+
+/// What the interface shows and steers.
+#[derive(Debug)]
+pub struct AdminContext {
+    /// Static settings.
+    pub bootstrap: Arc<Bootstrap>,
+    /// Configuration and the state of draining.
+    pub shared: Arc<Shared>,
+    /// Metrics.
+    pub hub: Hub,
+    /// Log levels.
+    pub logs: LogHandle,
+    /// Where a request to stop goes.
+    pub stop: mpsc::Sender<StopRequest>,
+}
+
+/// A request to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopRequest {
+    /// After connections were given time to end.
+    Drain,
+    /// Now.
+    Now,
+}
+
+/// Why the interface did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A port cannot be listened on.
+    #[error("the {purpose} port cannot be opened")]
+    Listen {
+        /// What it is for.
+        purpose: &'static str,
+        /// What is wrong.
+        #[source]
+        source: ListenError,
+    },
+    /// The thread or its runtime cannot be made.
+    #[error("the administrative thread cannot be started")]
+    Start(#[source] io::Error),
+    /// Two metrics have one name: a mistake in the program.
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] DuplicateMetric),
+}
+
+/// Everything that handlers share.
+#[derive(Debug)]
+struct Admin {
+    context: AdminContext,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    /// `/healthcheck/fail` was asked for.
+    failing: AtomicBool,
+}
+
+/// Starts the interface on the ports that the settings name. A port of 0 is left out.
+///
+/// # Errors
+/// When a port is taken, or the thread cannot be started.
+pub fn start(context: AdminContext, table: &mut ListenerTable) -> Result<AdminServer, AdminError> {
+    let bootstrap = Arc::clone(&context.bootstrap);
+    let any: IpAddr = match bootstrap.node.address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let admin = Arc::new(Admin::new(context)?);
+    let ports = [
+        ("admin", SocketAddr::from(bootstrap.admin), Admin::pages as fn(&Arc<Admin>) -> Router),
+        ("status", SocketAddr::new(any, bootstrap.status_port), Admin::status_pages),
+        ("readiness", SocketAddr::new(any, bootstrap.readiness_port), Admin::readiness_pages),
+        ("metrics", SocketAddr::new(any, bootstrap.metrics_port), Admin::metrics_pages),
+    ];
+    let mut listeners: Vec<(TcpListener, Router)> = Vec::with_capacity(ports.len());
+    for (purpose, address, pages) in ports.into_iter().filter(|(_, address, _)| address.port() != 0) {
+        let socket = table.listen(address).map_err(|source| AdminError::Listen { purpose, source })?;
+        listeners.push((socket, pages(&admin)));
+    }
+    AdminServer::start("admin", listeners).map_err(AdminError::Start)
+}
+
+impl Admin {
+    fn new(context: AdminContext) -> Result<Self, AdminError> {
+        let mut metrics = Metrics::new();
+        process::register(&mut metrics)?;
+        context.hub.register(&mut metrics)?;
+        let started = Instant::now();
+        state::register(&mut metrics, &context.shared, &context.hub, context.bootstrap.workers, started)?;
+        Ok(Self { context, metrics: metrics.share(), started, failing: AtomicBool::new(false) })
+    }
+
+    /// Port 15000, on loopback.
+    fn pages(self: &Arc<Self>) -> Router {
+        let router = Router::new()
+            .with_metrics("/stats/prometheus", Arc::clone(&self.metrics))
+            .with_logging(self.context.logs.clone())
+            .with_version(mesh_api_rt::build_info!("mesh-proxy"));
+        let router = stats::pages(router, self);
+        let router = clusters::pages(router, self);
+        let router = server_info::pages(router, self);
+        let router = drain::pages(router, self);
+        ready::page(router, "/ready", self)
+    }
+
+    /// Port 15020: what Istio's agent serves.
+    fn status_pages(self: &Arc<Self>) -> Router {
+        let router = Router::new()
+            .with_metrics("/stats/prometheus", Arc::clone(&self.metrics))
+            .with_metrics("/metrics", Arc::clone(&self.metrics));
+        let router = drain::agent_pages(router, self);
+        ready::page(router, "/healthz/ready", self)
+    }
+
+    /// Port 15021.
+    fn readiness_pages(self: &Arc<Self>) -> Router {
+        ready::page(Router::new(), "/healthz/ready", self)
+    }
+
+    /// Port 15090.
+    fn metrics_pages(self: &Arc<Self>) -> Router {
+        Router::new().with_metrics("/stats/prometheus", Arc::clone(&self.metrics))
+    }
+}

@@ -1,0 +1,70 @@
+//! Whether the proxy may be sent traffic.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::StatusCode;
+use mesh_api_rt::admin::{Response, Router};
+use mesh_proxy_core::plan::Plan;
+
+use super::Admin;
+use crate::config::apply::OWN_CERTIFICATE;
+use crate::worker::DrainPhase;
+
+/// What is missing for readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotReady {
+    /// No consistent configuration has arrived.
+    Configuration,
+    /// The workload has no certificate.
+    Certificate,
+    /// The proxy is draining.
+    Draining,
+    /// An operator asked for it.
+    Failing,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configuration => "no configuration has arrived from the control plane",
+            Self::Certificate => "the workload has no certificate yet",
+            Self::Draining => "the proxy is draining",
+            Self::Failing => "health checks were told to fail (POST /healthcheck/ok ends it)",
+        })
+    }
+}
+
+/// Whether a consistent set was committed once. A server without marks has sent listeners then.
+pub(super) fn is_configured(plan: &Plan) -> bool {
+    plan.mark().generation > 0 || plan.listeners().next().is_some()
+}
+
+impl Admin {
+    /// What is missing; `None` when nothing is.
+    pub(super) fn not_ready(&self) -> Option<NotReady> {
+        let shared = &self.context.shared;
+        if *shared.drain.borrow() > DrainPhase::Running {
+            return Some(NotReady::Draining);
+        }
+        if self.failing.load(Relaxed) {
+            return Some(NotReady::Failing);
+        }
+        let live = shared.store.live();
+        if !is_configured(&live.plan) {
+            return Some(NotReady::Configuration);
+        }
+        let needs_certificate = !self.context.bootstrap.plaintext_control_plane;
+        (needs_certificate && live.plan.secret(OWN_CERTIFICATE).is_none()).then_some(NotReady::Certificate)
+    }
+}
+
+/// Adds the page: 200 when ready, else 503 with the reason.
+pub(super) fn page(router: Router, path: &'static str, admin: &Arc<Admin>) -> Router {
+    let admin = Arc::clone(admin);
+    router.get(path, "200 when the proxy may be sent traffic", move |_| match admin.not_ready() {
+        None => Response::ok("LIVE\n"),
+        Some(why) => Response::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    })
+}

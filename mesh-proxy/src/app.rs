@@ -1,0 +1,169 @@
+//! The composition root of `mesh-proxy proxy`: builds the parts, starts the threads, ends them in order.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mesh_api::text::Str;
+use mesh_api_rt::listen::ListenerTable;
+use mesh_api_rt::signal::StopSignals;
+use mesh_api_rt::telemetry::{self, LogFormat};
+use mesh_proxy_core::stats::Workload;
+use tokio::sync::{mpsc, watch};
+
+use crate::admin;
+use crate::args::ProxyArgs;
+use crate::bootstrap::{self, Bootstrap, ProcessEnv};
+use crate::config::client::{self, Control};
+use crate::config::identity;
+use crate::config::store::Store;
+use crate::net::accept::{Dispatcher, Inbox};
+use crate::net::sockopt;
+use crate::telemetry::Hub;
+use crate::telemetry::access_log::Sinks;
+use crate::tls::store::TlsStore;
+use crate::worker::{self, DrainPhase, LocalMetadata, Shared};
+
+/// Time between the end of grace and the end of the process, for connections to be closed.
+const FORCE: Duration = Duration::from_secs(1);
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+/// When settings are missing or cannot be used; what fails later is tried again instead.
+pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
+    let bootstrap = Arc::new(bootstrap::read(args, &ProcessEnv).context("reading the proxy's settings")?);
+    let format = if args.log_as_json { LogFormat::Json } else { LogFormat::Text };
+    let levels = args.log_output_level.parse().context("reading --log_output_level")?;
+    let logs = telemetry::init(format, levels).context("starting logs")?;
+    if let Ok(files) = mesh_api_rt::limits::raise_open_files() {
+        tracing::debug!(?files, "Open file limit");
+    }
+    if let Some(mark) = bootstrap.socket_mark {
+        sockopt::check_mark(mark).context("the loop guard of redirection by mark cannot work")?;
+    }
+    let shared = Arc::new(shared(&bootstrap));
+    let sinks = Sinks::start().context("starting the access log")?;
+    let hub = Hub::new(&bootstrap.node, shared.identity.clone(), sinks);
+    let (dispatcher, inboxes) = Dispatcher::new(bootstrap.workers);
+    let mut table = ListenerTable::from_env().context("taking over inherited sockets")?;
+    let (stop, stop_asked) = mpsc::channel(1);
+    let context = admin::AdminContext {
+        bootstrap: Arc::clone(&bootstrap),
+        shared: Arc::clone(&shared),
+        hub: hub.clone(),
+        logs,
+        stop,
+    };
+    let _admin = admin::start(context, &mut table).context("starting the admin interface")?;
+    tracing::info!(
+        node = %bootstrap.node.id(), identity = %bootstrap.identity, workers = bootstrap.workers, "Proxy started"
+    );
+    let threads = start_workers(&shared, &hub, inboxes, table, &dispatcher)?;
+    let control = mesh_api_rt::runtime::single().context("starting the control runtime")?;
+    control.block_on(control_loop(&bootstrap, &shared, stop_asked, &dispatcher))?;
+    // Workers end with their inboxes.
+    drop(dispatcher);
+    shared.drain.send_replace(DrainPhase::Now);
+    wait_for(threads, FORCE);
+    Ok(())
+}
+
+fn shared(bootstrap: &Bootstrap) -> Shared {
+    let metadata = &bootstrap.node.metadata;
+    let workload = Workload::of_node(metadata);
+    Shared {
+        store: Store::default(),
+        tls: TlsStore::default(),
+        socket_mark: bootstrap.socket_mark,
+        identity: Str::from(bootstrap.identity.to_string()),
+        metadata: Arc::new(LocalMetadata::new(&bootstrap.node.id(), workload)),
+        drain: watch::Sender::new(DrainPhase::Running),
+    }
+}
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    hub: &Hub,
+    inboxes: Vec<Inbox>,
+    table: ListenerTable,
+    dispatcher: &Dispatcher,
+) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
+    let mut first = Some((table, dispatcher.clone()));
+    let mut threads = Vec::new();
+    for (id, inbox) in inboxes.into_iter().enumerate() {
+        let (shared, telemetry, listening) = (Arc::clone(shared), hub.worker(), first.take());
+        let body = move || {
+            if let Err(error) = worker::run(id, &shared, telemetry, inbox, listening) {
+                tracing::error!(worker = id, %error, "Worker not started");
+            }
+        };
+        threads.push(thread::Builder::new().name(format!("worker-{id}")).spawn(body).context("starting a worker")?);
+    }
+    Ok(threads)
+}
+
+/// Certificates, configuration, signals. Ends when the proxy has drained.
+async fn control_loop(
+    bootstrap: &Arc<Bootstrap>,
+    shared: &Arc<Shared>,
+    mut stop_asked: mpsc::Receiver<admin::StopRequest>,
+    dispatcher: &Dispatcher,
+) -> anyhow::Result<()> {
+    let (sender, credential) = watch::channel(None);
+    if !bootstrap.plaintext_control_plane {
+        let bootstrap = Arc::clone(bootstrap);
+        tokio::spawn(async move { identity::maintain(&bootstrap, &sender).await });
+    }
+    let control = Control { bootstrap: Arc::clone(bootstrap), shared: Arc::clone(shared), credential };
+    let mut configuration = tokio::spawn(client::run(control));
+    let mut signals = StopSignals::install().context("watching for signals")?;
+    let request = tokio::select! {
+        ended = &mut configuration => {
+            return ended.context("the configuration client failed")?.context("running the configuration client");
+        }
+        _ = signals.recv() => admin::StopRequest::Drain,
+        request = stop_asked.recv() => request.unwrap_or(admin::StopRequest::Drain),
+    };
+    if request == admin::StopRequest::Now {
+        tracing::info!("Stopping at once, as asked");
+        return Ok(());
+    }
+    drain(bootstrap, shared, dispatcher, &mut signals).await;
+    Ok(())
+}
+
+/// Inbound connections end first; outbound ones go on for as long as the application may need them to finish.
+async fn drain(bootstrap: &Bootstrap, shared: &Shared, dispatcher: &Dispatcher, signals: &mut StopSignals) {
+    tracing::info!(grace = ?bootstrap.drain, connections = dispatcher.load(), "Draining");
+    let first = if bootstrap.is_gateway() { DrainPhase::All } else { DrainPhase::Inbound };
+    shared.drain.send_replace(first);
+    let until = tokio::time::Instant::now() + bootstrap.drain;
+    let mut poll = tokio::time::interval(Duration::from_millis(50));
+    while dispatcher.load() > 0 && tokio::time::Instant::now() < until {
+        tokio::select! {
+            _ = poll.tick() => {}
+            _ = signals.recv() => {
+                tracing::info!("Stopping at once, after a second signal");
+                return;
+            }
+        }
+    }
+    shared.drain.send_replace(DrainPhase::All);
+    tracing::info!(left = dispatcher.load(), "Drained");
+}
+
+fn wait_for(threads: Vec<thread::JoinHandle<()>>, limit: Duration) {
+    let (done, all) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for thread in threads {
+            // A worker that panicked has logged it.
+            let _ = thread.join();
+        }
+        let _ = done.send(());
+    });
+    if all.recv_timeout(limit).is_err() {
+        tracing::warn!("Connections were cut at the end of the drain");
+    }
+}

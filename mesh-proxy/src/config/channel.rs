@@ -1,0 +1,144 @@
+//! gRPC channels to the control plane: TLS against the mesh's root, authenticated by certificate or token.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use mesh_ca::client::Credential;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+
+use crate::bootstrap::Bootstrap;
+use crate::net::sockopt;
+
+/// Time to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Probing of quiet connections, so that a control plane that vanished is noticed (Istio's agent: 30 s and 10 s).
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest token read, bytes.
+const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+
+/// How the proxy proves who it is.
+#[derive(Debug)]
+pub enum Proof<'a> {
+    /// By the workload certificate, in the TLS handshake.
+    Certificate(&'a Credential),
+    /// By the bootstrap token, with each call.
+    Token(MetadataValue<Ascii>),
+    /// Not at all: a plaintext control plane on loopback.
+    None,
+}
+
+/// Why there is no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// A file cannot be read.
+    #[error("cannot read {path} ({what})")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What it is for.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The token is not one line of text.
+    #[error("{0} does not hold a token")]
+    Token(PathBuf),
+    /// The address or TLS settings are not usable.
+    #[error("control plane address {address} cannot be used")]
+    Settings {
+        /// The address.
+        address: String,
+        /// What is wrong.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// No connection.
+    #[error("cannot reach the control plane at {address}")]
+    Connect {
+        /// The address.
+        address: String,
+        /// What happened.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// Reads the bootstrap token.
+///
+/// # Errors
+/// When the file is missing or holds no token.
+pub fn read_token(path: &Path) -> Result<MetadataValue<Ascii>, ChannelError> {
+    use std::io::Read as _;
+    let read = |source| ChannelError::Read { path: path.to_owned(), what: "bootstrap token", source };
+    let mut text = String::new();
+    std::fs::File::open(path).map_err(read)?.take(MAX_TOKEN_BYTES).read_to_string(&mut text).map_err(read)?;
+    let value = format!("Bearer {}", text.trim());
+    let mut value: MetadataValue<Ascii> = value.parse().map_err(|_| ChannelError::Token(path.to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Opens a channel to `address`.
+///
+/// # Errors
+/// When files are missing or the control plane cannot be reached.
+pub async fn open(bootstrap: &Bootstrap, address: &str, proof: &Proof<'_>) -> Result<Channel, ChannelError> {
+    let settings = |source| ChannelError::Settings { address: address.to_owned(), source };
+    let scheme = if matches!(proof, Proof::None) { "http" } else { "https" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        .map_err(settings)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    if !matches!(proof, Proof::None) {
+        let root = match proof {
+            // The bundle that came with the certificate is newer than the file.
+            Proof::Certificate(credential) => credential.roots_pem().into_bytes(),
+            Proof::Token(_) | Proof::None => {
+                let path = &bootstrap.root_cert;
+                let read = |source| ChannelError::Read { path: path.clone(), what: "trust anchors", source };
+                std::fs::read(path).map_err(read)?
+            }
+        };
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(root))
+            .domain_name(bootstrap.control_plane_name.clone());
+        if let Proof::Certificate(credential) = proof {
+            tls = tls.identity(Identity::from_pem(credential.chain_pem(), credential.key_pem().as_bytes()));
+        }
+        endpoint = endpoint.tls_config(tls).map_err(settings)?;
+    }
+    let mark = bootstrap.socket_mark;
+    let connector = tower::service_fn(move |uri: Uri| async move { dial(&uri, mark).await.map(TokioIo::new) });
+    let connect = |source| ChannelError::Connect { address: address.to_owned(), source };
+    endpoint.connect_with_connector(connector).await.map_err(connect)
+}
+
+/// Connects with the proxy's mark, so that redirection lets the connection pass.
+async fn dial(uri: &Uri, mark: Option<u32>) -> io::Result<TcpStream> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "address has no host or port");
+    let host = uri.host().ok_or_else(missing)?.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().ok_or_else(missing)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(mark) = mark {
+            sockopt::set_mark(&socket, mark).map_err(io::Error::other)?;
+        }
+        match TcpSocket::from_std_stream(socket.into()).connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

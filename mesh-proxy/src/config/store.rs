@@ -1,0 +1,72 @@
+//! What the workers run: one plan, published as a whole.
+
+use std::sync::Arc;
+
+use mesh_api_xds::ir::secret::Secret;
+use mesh_proxy_core::plan::Plan;
+use tokio::sync::watch;
+
+use crate::tls::store::Secrets;
+
+/// One consistent state of configuration.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Grows with each publication of this process.
+    pub generation: u64,
+    /// Grows when a secret changes.
+    pub secrets_epoch: u64,
+}
+
+impl Live {
+    /// Nothing yet.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { plan: Arc::new(Plan::empty()), generation: 0, secrets_epoch: 0 }
+    }
+}
+
+impl Secrets for Live {
+    fn secret(&self, name: &str) -> Option<&Arc<Secret>> {
+        self.plan.secret(name)
+    }
+}
+
+/// Publishes states to all workers.
+#[derive(Debug)]
+pub struct Store {
+    sender: watch::Sender<Arc<Live>>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { sender: watch::Sender::new(Arc::new(Live::empty())) }
+    }
+}
+
+impl Store {
+    /// The present state.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.sender.borrow())
+    }
+
+    /// Sees every later state.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Live>> {
+        self.sender.subscribe()
+    }
+
+    /// Replaces the state.
+    pub fn publish(&self, plan: Arc<Plan>, secrets_changed: bool) -> Arc<Live> {
+        let before = self.live();
+        let live = Arc::new(Live {
+            plan,
+            generation: before.generation + 1,
+            secrets_epoch: before.secrets_epoch + u64::from(secrets_changed),
+        });
+        self.sender.send_replace(Arc::clone(&live));
+        live
+    }
+}

@@ -1,0 +1,122 @@
+//! Keeps the open sockets equal to the listeners of the plan.
+//!
+//! Runs on the first worker. A socket that stays wanted is never closed, whatever changes about its listener; one that is no
+//! longer wanted stops accepting and its connections drain. A socket that cannot be opened is tried again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_api::text::Str;
+use mesh_api_rt::listen::ListenerTable;
+use mesh_api_rt::report::Report;
+use mesh_api_xds::ir::listener::{Binding, Direction};
+use tokio::task::AbortHandle;
+
+use crate::config::store::Live;
+use crate::net::accept::{Dispatcher, accept_loop};
+use crate::worker::{DrainPhase, Worker};
+
+/// Time before a socket that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Open sockets with their accept loops.
+struct Open {
+    table: ListenerTable,
+    loops: BTreeMap<SocketAddr, Accepting>,
+    /// Addresses whose failure was reported.
+    failed: BTreeMap<SocketAddr, Str>,
+}
+
+struct Accepting {
+    listener: Str,
+    task: AbortHandle,
+}
+
+/// Runs until the process drains.
+pub async fn run(worker: Rc<Worker>, table: ListenerTable, dispatcher: Dispatcher) {
+    let mut open = Open { table, loops: BTreeMap::new(), failed: BTreeMap::new() };
+    let mut states = worker.shared.store.subscribe();
+    let mut phases = worker.shared.drain.subscribe();
+    loop {
+        let live = Arc::clone(&states.borrow_and_update());
+        let phase = *phases.borrow_and_update();
+        let wanted = wanted(&live, phase);
+        drop(live);
+        let complete = open.reconcile(&wanted, &dispatcher);
+        let retry = if complete { Duration::MAX } else { RETRY };
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            changed = phases.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(retry.min(Duration::from_secs(3600))) => {}
+        }
+    }
+}
+
+/// Addresses to listen on. While inbound connections drain, outbound ones are still accepted: the application may need them
+/// to finish its work.
+fn wanted(live: &Live, phase: DrainPhase) -> BTreeMap<SocketAddr, Str> {
+    let mut wanted = BTreeMap::new();
+    for listener in live.plan.listeners() {
+        let serves = match phase {
+            DrainPhase::Running => true,
+            DrainPhase::Inbound => listener.direction == Direction::Outbound,
+            DrainPhase::All | DrainPhase::Now => false,
+        };
+        if serves && listener.binding == Binding::Socket {
+            for address in listener.addresses() {
+                wanted.entry(address).or_insert_with(|| listener.name.clone());
+            }
+        }
+    }
+    wanted
+}
+
+impl Open {
+    /// Opens and closes what differs. False: something could not be opened.
+    fn reconcile(&mut self, wanted: &BTreeMap<SocketAddr, Str>, dispatcher: &Dispatcher) -> bool {
+        let table = &mut self.table;
+        self.loops.retain(|address, accepting| match wanted.get(address) {
+            Some(name) if *name == accepting.listener => true,
+            Some(_) => {
+                // Another listener has this address now: the socket stays, its connections get the new name.
+                accepting.task.abort();
+                false
+            }
+            None => {
+                accepting.task.abort();
+                table.close(*address);
+                tracing::info!(listener = %accepting.listener, %address, "Listener closed");
+                false
+            }
+        });
+        self.failed.retain(|address, _| wanted.contains_key(address));
+        let mut complete = true;
+        for (address, name) in wanted {
+            if !self.loops.contains_key(address) {
+                complete &= self.open(*address, name, dispatcher);
+            }
+        }
+        complete
+    }
+
+    fn open(&mut self, address: SocketAddr, name: &Str, dispatcher: &Dispatcher) -> bool {
+        match self.table.listen(address) {
+            Ok(socket) => {
+                let task = tokio::task::spawn_local(accept_loop(socket, name.clone(), dispatcher.clone()));
+                self.loops.insert(address, Accepting { listener: name.clone(), task: task.abort_handle() });
+                self.failed.remove(&address);
+                tracing::info!(listener = %name, %address, "Listener opened");
+                true
+            }
+            Err(error) => {
+                if self.failed.insert(address, name.clone()).is_none() {
+                    tracing::error!(listener = %name, %address, error = %Report::new(&error), "Listener not opened, trying again");
+                }
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One worker: a thread with its own runtime, connections, pools and buffers.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_api::text::Str;
+use mesh_api_rt::listen::ListenerTable;
+use mesh_api_xds::ir::listener::Direction;
+use mesh_proxy_core::health::outlier;
+use mesh_proxy_core::stats::Workload;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::config::store::{Live, Store};
+use crate::conn;
+use crate::connections::{Closing, Connections};
+use crate::http::exchange::Scratch;
+use crate::listeners;
+use crate::net::accept::{Dispatcher, Inbox, Load};
+use crate::net::sockopt::SocketOptions;
+use crate::telemetry::{Sample, Telemetry};
+use crate::tls::store::TlsStore;
+use crate::upstream::state::Upstreams;
+
+/// How often a worker looks at its connections and pools.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Scratch areas of requests kept for reuse.
+const KEPT_SCRATCH: usize = 64;
+
+/// What all workers share. Read-only, or made of atomics.
+#[derive(Debug)]
+pub struct Shared {
+    /// Configuration.
+    pub store: Store,
+    /// TLS configurations.
+    pub tls: TlsStore,
+    /// Mark of the proxy's own connections.
+    pub socket_mark: Option<u32>,
+    /// Our SPIFFE URI.
+    pub identity: Str,
+    /// What peers are told about this workload.
+    pub metadata: Arc<LocalMetadata>,
+    /// How far the process has come with stopping.
+    pub drain: watch::Sender<DrainPhase>,
+}
+
+/// What this proxy tells its peers.
+#[derive(Debug, Default)]
+pub struct LocalMetadata {
+    /// Node id, for `x-envoy-peer-metadata-id`.
+    pub id: Vec<u8>,
+    /// Encoded metadata, for `x-envoy-peer-metadata`.
+    pub encoded: Vec<u8>,
+    /// The same, for our own labels.
+    pub workload: Workload,
+}
+
+impl LocalMetadata {
+    /// What a proxy with this node id tells of its workload.
+    #[must_use]
+    pub fn new(id: &str, workload: Workload) -> Self {
+        Self { id: id.as_bytes().to_vec(), encoded: workload.to_header().into_bytes(), workload }
+    }
+}
+
+/// How far stopping has come. It only moves forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainPhase {
+    /// Serving.
+    #[default]
+    Running,
+    /// Inbound connections end after their request; outbound goes on.
+    Inbound,
+    /// All connections end after their request.
+    All,
+    /// All connections end now.
+    Now,
+}
+
+/// A worker's state; lives in `Rc`s on its thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// Which one.
+    pub id: usize,
+    /// What all share.
+    pub shared: Arc<Shared>,
+    /// Connections from clients.
+    pub connections: Rc<Connections>,
+    /// Connections to upstreams.
+    pub upstreams: Upstreams,
+    /// Counters.
+    pub telemetry: Telemetry,
+    live: RefCell<Rc<Live>>,
+    rng: RefCell<SmallRng>,
+    scratch: RefCell<Vec<Box<Scratch>>>,
+    drain: Cell<DrainPhase>,
+}
+
+impl Worker {
+    /// A worker without connections.
+    #[must_use]
+    pub fn new(id: usize, shared: Arc<Shared>, telemetry: Telemetry) -> Self {
+        let live = Rc::new(Live::clone(&shared.store.live()));
+        Self {
+            id,
+            shared,
+            connections: Rc::default(),
+            upstreams: Upstreams::default(),
+            telemetry,
+            live: RefCell::new(live),
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            scratch: RefCell::default(),
+            drain: Cell::default(),
+        }
+    }
+
+    /// The configuration now. Not to be held over an idle wait.
+    pub fn live(&self) -> Rc<Live> {
+        Rc::clone(&self.live.borrow())
+    }
+
+    /// Runs `f` with the worker's random numbers.
+    pub fn with_rng<T>(&self, f: impl FnOnce(&mut SmallRng) -> T) -> T {
+        f(&mut self.rng.borrow_mut())
+    }
+
+    /// Socket options of accepted connections.
+    #[must_use]
+    pub fn socket_options(&self) -> SocketOptions {
+        SocketOptions::default()
+    }
+
+    /// A scratch area for one request.
+    pub fn take_scratch(&self) -> Box<Scratch> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives a scratch area back.
+    pub fn give_scratch(&self, mut scratch: Box<Scratch>) {
+        let mut kept = self.scratch.borrow_mut();
+        if kept.len() < KEPT_SCRATCH {
+            scratch.rest();
+            kept.push(scratch);
+        }
+    }
+
+    /// How far stopping has come.
+    #[must_use]
+    pub fn drain_phase(&self) -> DrainPhase {
+        self.drain.get()
+    }
+
+    /// Takes a new state of configuration.
+    fn refresh(&self, live: &Live) {
+        let before = self.live.replace(Rc::new(live.clone()));
+        if before.secrets_epoch != live.secrets_epoch {
+            self.upstreams.forget_secured();
+        }
+        let plan = &live.plan;
+        self.upstreams
+            .retain(|settings| plan.cluster(&settings.name).is_some_and(|now| Arc::ptr_eq(&now.settings, settings)));
+        self.connections.close(Closing::Drain, |entry| plan.listener(&entry.listener).is_none());
+        self.telemetry.config_changed(|name| plan.cluster(name).is_some());
+    }
+
+    fn drain(&self, phase: DrainPhase) {
+        self.drain.set(phase);
+        let inbound_only = phase == DrainPhase::Inbound;
+        let why = if phase == DrainPhase::Now { Closing::Now } else { Closing::Drain };
+        if phase > DrainPhase::Running {
+            self.connections.close(why, |entry| !inbound_only || entry.direction == Direction::Inbound);
+        }
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        self.connections.reap(now);
+        self.upstreams.h1.sweep(now);
+        self.upstreams.h2.sweep(now);
+        self.telemetry.tick(Sample {
+            connections: self.connections.len(),
+            idle_http1: self.upstreams.h1.len(),
+            open_http2: self.upstreams.h2.len(),
+        });
+        if self.id == 0 {
+            self.sweep_outliers(now.into_std());
+        }
+    }
+
+    /// Returns endpoints whose ejection is over; one worker does it for all.
+    fn sweep_outliers(&self, now: std::time::Instant) {
+        let live = self.live();
+        for cluster in live.plan.clusters().filter(|cluster| outlier::interval(cluster).is_some()) {
+            for event in outlier::sweep(cluster, now) {
+                tracing::info!(cluster = %cluster.settings.name, ?event, "Outlier detection");
+            }
+        }
+    }
+}
+
+/// Runs a worker until its inbox closes; the calling thread is its own. The one that gets `listening` keeps the sockets.
+///
+/// # Errors
+/// When the runtime cannot be made.
+pub fn run(
+    id: usize,
+    shared: &Arc<Shared>,
+    telemetry: Telemetry,
+    inbox: Inbox,
+    listening: Option<(ListenerTable, Dispatcher)>,
+) -> std::io::Result<()> {
+    let runtime = mesh_api_rt::runtime::single()?;
+    let worker = Rc::new(Worker::new(id, Arc::clone(shared), telemetry));
+    let local = LocalSet::new();
+    local.spawn_local(watch_config(Rc::clone(&worker)));
+    local.spawn_local(watch_drain(Rc::clone(&worker)));
+    local.spawn_local(sweep(Rc::clone(&worker)));
+    if let Some((table, dispatcher)) = listening {
+        local.spawn_local(listeners::run(Rc::clone(&worker), table, dispatcher));
+    }
+    local.block_on(&runtime, serve(worker, inbox));
+    Ok(())
+}
+
+async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
+    let mut phases = worker.shared.drain.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = inbox.receiver.recv() => accepted,
+            _ = phases.wait_for(|phase| *phase == DrainPhase::Now) => None,
+        };
+        let Some(accepted) = accepted else { break };
+        let load = Load::of(Arc::clone(&inbox.load));
+        let worker = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            let _load = load;
+            conn::serve(worker, accepted).await;
+        });
+    }
+    // The process is stopping: connections were told to end, and get the moment that takes.
+    while !worker.connections.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn watch_config(worker: Rc<Worker>) {
+    let mut states = worker.shared.store.subscribe();
+    loop {
+        let live = Arc::clone(&states.borrow_and_update());
+        worker.refresh(&live);
+        drop(live);
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_drain(worker: Rc<Worker>) {
+    let mut phases = worker.shared.drain.subscribe();
+    loop {
+        let phase = *phases.borrow_and_update();
+        worker.drain(phase);
+        if phases.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        worker.sweep();
+    }
+}

@@ -1,0 +1,4 @@
+//! The request path over real sockets on loopback: a worker thread, a plan made by hand, and plain upstreams.
+
+mod http1;
+mod support;
