@@ -13,6 +13,8 @@ pub mod series;
 mod sides;
 pub mod table;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 pub mod trace;
 
