@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::EncodeError;
 use super::common::{address, ads, any, duration, unpack};
+use crate::ads::Protocol;
 use crate::ir::Resource;
 use crate::ir::http::RouteSource;
 use crate::ir::route::RouteHosts;
@@ -66,6 +67,19 @@ impl Bootstrap {
         if let Some(dynamic) = &mut self.message.dynamic_resources {
             dynamic.lds_config = Some(ads());
             dynamic.cds_config = Some(ads());
+        }
+        self
+    }
+
+    /// Asks in another variant of the protocol than the incremental one.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        let source = self.message.dynamic_resources.as_mut().and_then(|dynamic| dynamic.ads_config.as_mut());
+        if let Some(source) = source {
+            source.api_type = match protocol {
+                Protocol::Delta => ApiType::DeltaGrpc.into(),
+                Protocol::Sotw => ApiType::Grpc.into(),
+            };
         }
         self
     }

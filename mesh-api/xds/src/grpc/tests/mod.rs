@@ -1,5 +1,7 @@
 //! Both sides against each other over a pipe in memory.
 
+mod envoy;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
