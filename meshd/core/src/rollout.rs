@@ -239,11 +239,12 @@ impl Rollout {
     }
 
     /// Everything up to the change `through` has been handed to the proxy's session and nothing of it is unanswered.
-    /// While a rejection stands, nothing is confirmed.
-    pub fn settled(&mut self, proxy: &ProxyKey, through: ChangeId, now: Instant) {
-        let Some(state) = self.proxies.get_mut(proxy) else { return };
+    /// While a rejection stands, nothing is confirmed. Returns how long each change took that is confirmed now.
+    pub fn settled(&mut self, proxy: &ProxyKey, through: ChangeId, now: Instant) -> Vec<Duration> {
+        let mut took = Vec::new();
+        let Some(state) = self.proxies.get_mut(proxy) else { return took };
         if state.types.iter().any(|(_, state)| state.nacked.is_some()) {
-            return;
+            return took;
         }
         let kept = state.waiting.split_off(&ChangeId(through.0.saturating_add(1)));
         for id in std::mem::replace(&mut state.waiting, kept) {
@@ -255,8 +256,11 @@ impl Rollout {
             if self.times.len() == MAX_TIMES {
                 self.times.pop_front();
             }
-            self.times.push_back(now.saturating_duration_since(change.received));
+            let time = now.saturating_duration_since(change.received);
+            self.times.push_back(time);
+            took.push(time);
         }
+        took
     }
 
     /// Drops the oldest changes beyond the bound.

@@ -141,10 +141,13 @@ pub(crate) fn workload_authz<'a>(
     applying.sort_by(|a, b| by_age(*a, *b));
     let of = |action: AuthzAction, rules: &dyn Fn(&AuthorizationPolicy) -> Arc<[AuthzPolicy]>| -> Option<Authz> {
         let chosen: Vec<_> = applying.iter().filter(|policy| policy.action == action).collect();
-        let policies: Arc<[AuthzPolicy]> = chosen.iter().flat_map(|policy| rules(policy).to_vec()).collect();
+        // Ordered by name, as they travel; of objects of one name in several clusters the older one counts.
+        let mut policies: Vec<AuthzPolicy> = chosen.iter().flat_map(|policy| rules(policy).to_vec()).collect();
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        policies.dedup_by(|later, first| later.name == first.name);
         // An ALLOW policy without rules allows nothing; a DENY policy without rules denies nothing.
         let acts = if action == AuthzAction::Allow { !chosen.is_empty() } else { !policies.is_empty() };
-        acts.then_some(Authz { action, policies })
+        acts.then(|| Authz { action, policies: policies.into() })
     };
     let both = |rules: &dyn Fn(&AuthorizationPolicy) -> Arc<[AuthzPolicy]>| -> Arc<[Authz]> {
         [of(AuthzAction::Deny, rules), of(AuthzAction::Allow, rules)].into_iter().flatten().collect()
