@@ -78,7 +78,7 @@ mod tests {
             assert!(cache.known.borrow().len() <= MOST_PEERS);
         }
         for peer in 0..200 {
-            cache.decode(format!("{peer:0100000}").as_bytes());
+            cache.decode(format!("{peer:060000}").as_bytes());
             assert!(cache.bytes.get() <= MOST_BYTES);
         }
         cache.decode(&[b'x'; MOST_BYTES]);
