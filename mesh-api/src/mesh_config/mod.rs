@@ -3,13 +3,15 @@
 //! Fields are optional as in the text, so that two configurations can be laid over each other; the methods give the
 //! values that count, with Istio's defaults.
 
+pub mod providers;
 pub mod proxy;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::Value;
-
-use self::proxy::ProxyConfig;
+use self::{
+    providers::{DefaultProviders, ExtensionProvider},
+    proxy::ProxyConfig,
+};
 use crate::{
     crd::{
         api, api_enum,
@@ -227,52 +229,6 @@ api! {
         pub request_timeout: Option<DurationText>,
         /// Whether the control plane asks it in the name of workloads.
         pub istiod_side: bool,
-    }
-
-    /// A service that extends the mesh: a name and one of the other fields.
-    pub struct ExtensionProvider {
-        /// The name that policies use.
-        pub name: Str,
-        /// Authorization over HTTP.
-        pub envoy_ext_authz_http: Option<Value>,
-        /// Authorization over gRPC.
-        pub envoy_ext_authz_grpc: Option<Value>,
-        /// Traces.
-        pub zipkin: Option<Value>,
-        /// Traces.
-        pub lightstep: Option<Value>,
-        /// Traces.
-        pub datadog: Option<Value>,
-        /// Traces, metrics and logs.
-        pub stackdriver: Option<Value>,
-        /// Traces.
-        pub opencensus: Option<Value>,
-        /// Traces.
-        pub skywalking: Option<Value>,
-        /// Traces.
-        pub opentelemetry: Option<Value>,
-        /// Metrics.
-        pub prometheus: Option<Value>,
-        /// Access log to a file.
-        pub envoy_file_access_log: Option<Value>,
-        /// Access log over gRPC.
-        pub envoy_http_als: Option<Value>,
-        /// Access log over gRPC.
-        pub envoy_tcp_als: Option<Value>,
-        /// Access log over OpenTelemetry.
-        pub envoy_otel_als: Option<Value>,
-        /// Secrets.
-        pub sds: Option<Value>,
-    }
-
-    /// Providers used without being asked for.
-    pub struct DefaultProviders {
-        /// Of traces.
-        pub tracing: Vec<Str>,
-        /// Of metrics.
-        pub metrics: Vec<Str>,
-        /// Of access logs.
-        pub access_logging: Vec<Str>,
     }
 
     /// How paths are normalised.

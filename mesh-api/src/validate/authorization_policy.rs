@@ -1,7 +1,7 @@
 //! Rules of AuthorizationPolicy. istio/istio: pkg/config/validation ValidateAuthorizationPolicy and
 //! pilot/pkg/security/authz.
 
-use super::{check::Check, meta, not_acting};
+use super::{check::Check, meta};
 use crate::{
     codes::Code,
     crd::{
@@ -226,8 +226,6 @@ fn condition(check: &mut Check, when: &RuleCondition, action: Action) {
         let near = crate::near::nearest(key, CONDITION_KEYS.iter().copied());
         let hint = near.map(|near| format!("did you mean {near}?")).unwrap_or_default();
         check.hinted("key", Code::InvalidValue, format!("{key:?} is not an attribute"), hint);
-    } else if !not_acting::ACTING_CONDITION_KEYS.iter().any(|acting| acts(key, acting)) {
-        check.hinted("key", Code::NotActing, format!("{key} does not act yet in this release"), not_acting::CUT);
     }
     if when.values.is_empty() && when.not_values.is_empty() {
         check.here(Code::Required, "needs values or notValues");
@@ -243,8 +241,4 @@ fn condition(check: &mut Check, when: &RuleCondition, action: Action) {
     if action == Action::Custom && (of_peer.contains(&key) || key.starts_with("request.auth.")) {
         check.at("key", Code::Conflict, "cannot be used with action CUSTOM");
     }
-}
-
-fn acts(key: &str, acting: &str) -> bool {
-    key == acting || (acting.ends_with('[') && key.starts_with(acting))
 }

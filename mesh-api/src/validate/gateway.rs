@@ -50,6 +50,9 @@ fn server(check: &mut Check, server: &Server) {
     if !server.bind.is_empty() && !is_unix && server.bind.parse::<IpAddr>().is_err() {
         check.at("bind", Code::InvalidValue, "is neither an address nor unix:///path");
     }
+    if is_unix {
+        check.at("bind", Code::NotActing, "UNIX sockets do not act yet in this release: the server is left out");
+    }
     check.required("hosts", !server.hosts.is_empty());
     check.each("hosts", &server.hosts, |check, text| host(check, text));
     if !server.default_endpoint.is_empty() {

@@ -23,21 +23,25 @@ mod workload_group;
 use self::check::Check;
 use crate::{finding::Finding, kinds::AnyObject};
 
-/// Everything there is to say about one object by itself, in the order of its fields.
+/// Everything there is to say about one object by itself: broken rules in the order of the fields, then what does not
+/// act yet.
 #[must_use]
 pub fn validate(object: &AnyObject) -> Vec<Finding> {
-    let kind = object.kind();
-    let mut check = Check::default();
-    meta::check(kind, object.meta(), &mut check);
-    content(object, &mut check);
-    let mut findings = check.into_findings();
-    findings.extend(not_acting::annotations(kind, object.meta()));
-    findings.extend(not_acting::fields(kind, object));
+    let mut findings = rules(object);
+    findings.extend(not_acting::annotations(object.kind(), object.meta()));
+    findings.extend(not_acting::fields(object.kind(), object));
     let key = object.key();
     for finding in &mut findings {
         finding.key = Some(key.clone());
     }
     findings
+}
+
+fn rules(object: &AnyObject) -> Vec<Finding> {
+    let mut check = Check::default();
+    meta::check(object.kind(), object.meta(), &mut check);
+    content(object, &mut check);
+    check.into_findings()
 }
 
 fn content(object: &AnyObject, check: &mut Check) {

@@ -2,7 +2,7 @@
 //! its row here, in the same commit.
 //!
 //! A path is that of a finding without indexes: `spec.http[].mirror`. `*` stands for any key of a map, a leading `**`
-//! for any way down, and `=VALUE` at the end restricts the row to that value.
+//! for any way down, and `=VALUE` at the end restricts the row to that value (`=PRE*` to what begins so).
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,74 +16,53 @@ use crate::{
 
 /// Fields of objects: kind, path, what to know.
 const FIELDS: &[(Kind, &str, &str)] = &[
-    (Kind::VirtualService, "spec.http[].delegate", "write the routes into this object"),
-    (Kind::VirtualService, "spec.http[].mirror", ""),
-    (Kind::VirtualService, "spec.http[].mirrors", ""),
+    (Kind::VirtualService, "spec.http[].delegate", "the route is left out; write the routes into this object"),
+    (Kind::VirtualService, "spec.http[].mirror", "requests are not copied"),
+    (Kind::VirtualService, "spec.http[].mirrors", "requests are not copied"),
     (Kind::VirtualService, "spec.http[].mirrorPercent", ""),
     (Kind::VirtualService, "spec.http[].mirrorPercentage", ""),
-    (Kind::VirtualService, "spec.http[].corsPolicy", ""),
     (Kind::VirtualService, "spec.http[].match[].statPrefix", ""),
     (Kind::VirtualService, "spec.http[].retries.retryRemoteLocalities", "there is no balancing by locality yet"),
-    (Kind::VirtualService, "spec.tls[].match[].destinationSubnets", "the match is wider than it says"),
-    (Kind::VirtualService, "spec.tls[].match[].sourceLabels", "the match is wider than it says"),
-    (Kind::VirtualService, "spec.tls[].match[].sourceNamespace", "the match is wider than it says"),
-    (Kind::VirtualService, "spec.tcp[].match[].destinationSubnets", "the match is wider than it says"),
-    (Kind::VirtualService, "spec.tcp[].match[].sourceLabels", "the match is wider than it says"),
-    (Kind::VirtualService, "spec.tcp[].match[].sourceNamespace", "the match is wider than it says"),
-    (Kind::DestinationRule, "**.loadBalancer.simple=PASSTHROUGH", ""),
-    (Kind::DestinationRule, "**.loadBalancer.consistentHash", ""),
-    (Kind::DestinationRule, "**.loadBalancer.localityLbSetting", ""),
-    (Kind::DestinationRule, "**.loadBalancer.zoneAwareLbSetting", ""),
-    (Kind::DestinationRule, "**.loadBalancer.warmup", ""),
-    (Kind::DestinationRule, "**.loadBalancer.warmupDurationSecs", ""),
+    (Kind::DestinationRule, "**.loadBalancer.consistentHash", "requests are balanced without it"),
+    (Kind::DestinationRule, "**.loadBalancer.localityLbSetting", "requests are balanced without it"),
+    (Kind::DestinationRule, "**.loadBalancer.zoneAwareLbSetting", "requests are balanced without it"),
+    (Kind::DestinationRule, "**.loadBalancer.warmup", "requests are balanced without it"),
+    (Kind::DestinationRule, "**.loadBalancer.warmupDurationSecs", "requests are balanced without it"),
+    (Kind::DestinationRule, "**.connectionPool.http.http2KeepAlive", "HTTP/2 pings are not sent"),
+    (Kind::DestinationRule, "**.outlierDetection.outlierDetectionHttpErrorCodes", "all 5xx count as errors"),
     (Kind::DestinationRule, "**.tls.caCrl", "revoked certificates are accepted"),
-    (Kind::DestinationRule, "**.tunnel", ""),
-    (Kind::DestinationRule, "**.proxyProtocol", ""),
-    (Kind::DestinationRule, "**.retryBudget", "the mesh's own budget of retries holds"),
-    (Kind::Gateway, "spec.servers[].bind", "the server listens at all addresses"),
-    (Kind::Gateway, "spec.servers[].tls.mode=AUTO_PASSTHROUGH", ""),
-    (Kind::Gateway, "spec.servers[].tls.mode=OPTIONAL_MUTUAL", ""),
+    (Kind::DestinationRule, "**.tunnel", "connections are not tunnelled"),
+    (Kind::DestinationRule, "**.proxyProtocol", "the PROXY protocol is not sent"),
+    (Kind::DestinationRule, "**.retryBudget.budgetInterval", "the budget counts requests in flight"),
+    (Kind::Gateway, "spec.servers[].tls.mode=AUTO_PASSTHROUGH", "the server is left out"),
     (Kind::Gateway, "spec.servers[].tls.caCrl", "revoked certificates are accepted"),
-    (Kind::Gateway, "spec.servers[].tls.credentialNames", "use credentialName"),
-    (Kind::Gateway, "spec.servers[].tls.caCertCredentialName", "put ca.crt into the secret of credentialName"),
-    (Kind::Gateway, "spec.servers[].tls.tlsCertificates", "use serverCertificate and privateKey"),
-    (Kind::Gateway, "spec.servers[].tls.verifyCertificateSpki", "any certificate of a trusted root is accepted"),
-    (Kind::Gateway, "spec.servers[].tls.verifyCertificateHash", "any certificate of a trusted root is accepted"),
-    (Kind::Gateway, "spec.servers[].tls.insecureSkipVerify", "client certificates are verified"),
-    (Kind::Gateway, "spec.servers[].tls.ecdhCurves", ""),
-    (Kind::ServiceEntry, "spec.resolution=DNS_ROUND_ROBIN", "use DNS"),
-    (Kind::ServiceEntry, "spec.resolution=DYNAMIC_DNS", "use DNS and name the hosts"),
+    (Kind::Gateway, "spec.servers[].tls.verifyCertificateSpki", "the server is left out"),
+    (Kind::Gateway, "spec.servers[].tls.verifyCertificateHash", "the server is left out"),
+    (Kind::Gateway, "spec.servers[].tls.insecureSkipVerify", "the server is left out"),
+    (Kind::Gateway, "spec.servers[].tls.cipherSuites", "the default suites are used"),
+    (Kind::Gateway, "spec.servers[].tls.ecdhCurves", "the default groups are used"),
+    (Kind::ServiceEntry, "spec.resolution=DNS_ROUND_ROBIN", "it acts as DNS"),
+    (Kind::ServiceEntry, "spec.resolution=DYNAMIC_DNS", "the object has no effect; use DNS and name the hosts"),
     (Kind::WorkloadGroup, "spec.probe", "the health of its members is not asked for"),
-    (Kind::Sidecar, "spec.ingress[].tls", ""),
-    (Kind::Sidecar, "spec.ingress[].connectionPool", ""),
-    (Kind::Sidecar, "spec.inboundConnectionPool", ""),
+    (Kind::Sidecar, "spec.ingress[].tls", "the listener is left out"),
     (Kind::Sidecar, "spec.outboundTrafficPolicy.egressProxy", ""),
-    (Kind::Sidecar, "spec.outboundTrafficPolicy.mode=ALLOW_ANY_DYNAMIC_DNS", "use ALLOW_ANY"),
-    (Kind::AuthorizationPolicy, "spec.action=AUDIT", ""),
-    (Kind::AuthorizationPolicy, "spec.action=CUSTOM", "what its selector covers is refused"),
-    (Kind::AuthorizationPolicy, "spec.targetRef", "use selector"),
-    (Kind::AuthorizationPolicy, "spec.targetRefs", "use selector"),
+    (Kind::Sidecar, "spec.outboundTrafficPolicy.mode=ALLOW_ANY_DYNAMIC_DNS", "it acts as ALLOW_ANY"),
+    (Kind::AuthorizationPolicy, "spec.action=AUDIT", "nothing is audited"),
+    (Kind::AuthorizationPolicy, "spec.action=CUSTOM", "what its rules match is refused"),
+    (Kind::AuthorizationPolicy, "spec.targetRef", "the policy has no effect; use selector"),
+    (Kind::AuthorizationPolicy, "spec.targetRefs", "the policy has no effect; use selector"),
     (Kind::AuthorizationPolicy, "spec.rules[].from[].source.requestPrincipals", CUT),
     (Kind::AuthorizationPolicy, "spec.rules[].from[].source.notRequestPrincipals", CUT),
-    (Kind::AuthorizationPolicy, "spec.rules[].from[].source.serviceAccounts", CUT),
-    (Kind::AuthorizationPolicy, "spec.rules[].from[].source.notServiceAccounts", CUT),
-    (Kind::AuthorizationPolicy, "spec.rules[].from[].source.remoteIpBlocks", CUT),
-    (Kind::AuthorizationPolicy, "spec.rules[].from[].source.notRemoteIpBlocks", CUT),
-    (Kind::AuthorizationPolicy, "spec.rules[].from[].source.trustDomains", CUT),
-    (Kind::AuthorizationPolicy, "spec.rules[].from[].source.notTrustDomains", CUT),
+    (Kind::AuthorizationPolicy, "spec.rules[].when[].key=request.auth.*", CUT),
+    (Kind::AuthorizationPolicy, "spec.rules[].when[].key=experimental.*", CUT),
 ];
 
 /// What becomes of a rule with a condition that does not act: it never lets anybody in who would be kept out.
-pub(super) const CUT: &str =
-    "an ALLOW rule with it allows nothing, a DENY rule with it refuses all that its selector covers";
-
-/// Keys of AuthorizationPolicy conditions that act. Those of the API that are not here do not act yet.
-pub(super) const ACTING_CONDITION_KEYS: &[&str] =
-    &["source.ip", "source.namespace", "source.principal", "destination.port"];
+const CUT: &str = "an ALLOW rule with it allows nothing, a DENY rule refuses as if it held";
 
 /// Annotations that do not act yet: kind, name, what to know.
 const ANNOTATIONS: &[(Kind, &str, &str)] =
-    &[(Kind::AuthorizationPolicy, crate::names::DRY_RUN_ANNOTATION, "the policy is enforced")];
+    &[(Kind::AuthorizationPolicy, crate::names::DRY_RUN_ANNOTATION, "the policy is neither enforced nor evaluated")];
 
 /// Fields of MeshConfig.
 const MESH_CONFIG: &[(&str, &str)] = &[
@@ -97,12 +76,12 @@ const MESH_CONFIG: &[(&str, &str)] = &[
     ("disableEnvoyListenerLog", ""),
     ("outboundTrafficPolicy.tls", ""),
     ("outboundTrafficPolicy.mode=ALLOW_ANY_DYNAMIC_DNS", "use ALLOW_ANY"),
-    ("inboundTrafficPolicy.mode=LOCALHOST", ""),
     ("configSources", "use the control plane's --config-dir"),
     ("caCertificates", ""),
-    ("localityLbSetting", ""),
+    ("localityLbSetting.distribute", "requests are balanced without it"),
+    ("localityLbSetting.failover", "requests are balanced without it"),
+    ("localityLbSetting.failoverPriority", "requests are balanced without it"),
     ("zoneAwareLbSetting", ""),
-    ("h2UpgradePolicy=UPGRADE", ""),
     ("inboundClusterStatName", ""),
     ("outboundClusterStatName", ""),
     ("serviceSettings", ""),
@@ -113,7 +92,8 @@ const MESH_CONFIG: &[(&str, &str)] = &[
     ("extensionProviders", ""),
     ("defaultProviders", ""),
     ("discoverySelectors", "all namespaces are looked at"),
-    ("meshMTLS", "TLS 1.2 and newer, with the default suites"),
+    ("meshMTLS.cipherSuites", "the default suites are used"),
+    ("meshMTLS.ecdhCurves", "the default groups are used"),
     ("tlsDefaults", "TLS 1.2 and newer, with the default suites"),
     ("defaultTrafficPolicy", ""),
     ("serviceEntryVisibility", ""),
@@ -142,14 +122,22 @@ const PROXY_CONFIG: &[(&str, &str)] = &[
     ("envoyMetricsService", ""),
     ("runtimeValues", ""),
     ("extraStatTags", ""),
-    ("gatewayTopology", ""),
+    ("gatewayTopology.proxyProtocol", "clients that send the PROXY protocol are not understood"),
     ("readinessProbe", ""),
     ("proxyStatsMatcher", ""),
     ("holdApplicationUntilProxyStarts", ""),
     ("caCertificatesPem", ""),
     ("image", ""),
     ("privateKeyProvider", ""),
-    ("proxyHeaders", ""),
+    ("proxyHeaders.requestId", ""),
+    ("proxyHeaders.server", ""),
+    ("proxyHeaders.attemptCount", ""),
+    ("proxyHeaders.envoyDebugHeaders", ""),
+    ("proxyHeaders.metadataExchangeHeaders", ""),
+    ("proxyHeaders.preserveHttp1HeaderCase", ""),
+    ("proxyHeaders.xForwardedHost", ""),
+    ("proxyHeaders.xForwardedPort", ""),
+    ("proxyHeaders.setCurrentClientCertDetails.chain", ""),
     ("fileFlushInterval", ""),
     ("fileFlushMinSizeKb", ""),
     ("statsCompression", ""),
@@ -270,7 +258,11 @@ fn matches(pattern: &str, steps: &[Step<'_>], value: &Value) -> bool {
         Some((pattern, wanted)) => (pattern, Some(wanted)),
         None => (pattern, None),
     };
-    if wanted.is_some() && value.as_str() != wanted {
+    let is_wanted = |wanted: &str| {
+        let text = value.as_str().unwrap_or_default();
+        wanted.strip_suffix('*').map_or(text == wanted, |prefix| text.starts_with(prefix))
+    };
+    if !wanted.is_none_or(is_wanted) {
         return false;
     }
     let (pattern, anywhere) = pattern.strip_prefix("**.").map_or((pattern, false), |rest| (rest, true));
@@ -357,9 +349,14 @@ mod tests {
         );
         check(
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a,
-              trafficPolicy: {loadBalancer: {simple: RANDOM}, portLevelSettings: [{loadBalancer: {simple: PASSTHROUGH}}]},
+              trafficPolicy: {loadBalancer: {simple: RANDOM}, portLevelSettings: [{tls: {mode: SIMPLE, caCrl: /x}}]},
               subsets: [{name: a, trafficPolicy: {loadBalancer: {warmup: {duration: 1s}}}}]}}",
-            &["spec.subsets[0].trafficPolicy.loadBalancer.warmup", "spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple"],
+            &["spec.subsets[0].trafficPolicy.loadBalancer.warmup", "spec.trafficPolicy.portLevelSettings[0].tls.caCrl"],
+        );
+        check(
+            "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a}, spec: {action: AUDIT,
+              rules: [{when: [{key: source.ip, values: [10.0.0.1]}, {key: request.auth.principal, values: [a]}]}]}}",
+            &["spec.action", "spec.rules[0].when[1].key"],
         );
         check("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {}}", &[]);
     }

@@ -96,6 +96,10 @@ fn endpoint(check: &mut Check, text: &str) {
                 is_known && a.port() != 0
             }),
     };
+    if text.starts_with("unix://") {
+        let message = "UNIX sockets do not act yet in this release: the listener is left out";
+        check.at("defaultEndpoint", Code::NotActing, message);
+    }
     if !is_legal {
         let message =
             format!("{text:?} is not one of 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT, unix:///path");
@@ -126,6 +130,9 @@ fn egress_listeners(spec: &Sidecar, check: &mut Check) {
 
 fn egress(check: &mut Check, listener: &IstioEgressListener) {
     let is_unix = listener.bind.starts_with("unix://");
+    if is_unix {
+        check.at("bind", Code::NotActing, "UNIX sockets do not act yet in this release: the listener is left out");
+    }
     check.some("port", listener.port.as_ref(), |check, p| port(check, p, is_unix));
     address(check, &listener.bind);
     if listener.port.is_none() && !listener.bind.is_empty() {
@@ -161,7 +168,8 @@ fn host(check: &mut Check, text: &str) {
         "*" | "." => {}
         name => match name.strip_prefix('~') {
             Some(excluded) if excluded == "*" || excluded == "." || is_dns_label(excluded) => {
-                let message = "excluding hosts does not act yet in this release: the host can be reached";
+                let message =
+                    "excluding hosts does not act yet in this release: what other entries allow can be reached";
                 check.here(Code::NotActing, message);
             }
             Some(_) | None if !is_dns_label(name) => {

@@ -3,7 +3,7 @@
 mod policies;
 mod virtual_service;
 
-use super::validate;
+use super::{rules, validate};
 use crate::{finding::Finding, kinds::Kind, parse::parse};
 use proptest::prelude::*;
 
@@ -15,7 +15,8 @@ fn findings_of(kind: Kind, spec: &str) -> Vec<Finding> {
     assert_eq!(parsed.objects.len(), 1, "{text}");
     let item = parsed.objects.remove(0).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
     assert!(item.findings.is_empty(), "{:?}\n{text}", item.findings);
-    validate(&item.object)
+    // Without the table of what does not act, so that its rows come and go without these tests.
+    rules(&item.object)
 }
 
 #[track_caller]
@@ -28,7 +29,7 @@ fn check(kind: Kind, spec: &str, expect: &[&str]) {
     expect.sort_unstable();
     let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
     assert_eq!(found, expect, "\n{spec}\n{}", all.join("\n"));
-    assert!(findings.iter().all(|f| f.key.is_some() && !f.message.is_empty() && !f.message.ends_with('.')));
+    assert!(findings.iter().all(|f| !f.message.is_empty() && !f.message.ends_with('.')));
 }
 
 #[test]
@@ -67,6 +68,7 @@ spec: {action: DENY, rules: [{}]}
     let findings = validate(&parse(text, "default").objects[0].as_ref().unwrap().object);
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].path, "metadata.annotations.istio.io/dry-run");
+    assert_eq!(findings[0].key.as_ref().unwrap().to_string(), "AuthorizationPolicy/default/x");
 }
 
 #[test]
