@@ -37,6 +37,8 @@ pub(super) struct Diff {
     pub(super) upserts: BTreeMap<Str, (Arc<Encoded>, Vec<Str>)>,
     /// Names that are gone or do not exist.
     pub(super) removed: Vec<Str>,
+    /// Names that are gone, which the client is not told yet, with what it has under them.
+    pub(super) withheld: Vec<(Str, Held)>,
 }
 
 impl Diff {
@@ -110,6 +112,17 @@ impl Offer {
     /// The version last offered under exactly this name.
     pub(super) fn version_of(&self, name: &str) -> Option<Version> {
         self.base.get(name).map(|item| item.version)
+    }
+
+    /// Keeps back the removal of what the client has. That a name does not exist is told at once.
+    pub(super) fn withhold_removals(&self, diff: &mut Diff) {
+        for name in std::mem::take(&mut diff.removed) {
+            let base = || self.base.get(&name).map(|item| Held::Version(item.version));
+            match self.exceptions.get(&name).copied().or_else(base) {
+                None | Some(Held::Nothing) => diff.removed.push(name),
+                Some(held) => diff.withheld.push((name, held)),
+            }
+        }
     }
 
     /// All that `target` holds was offered.

@@ -9,7 +9,8 @@
 //! - types are sent in the order of [`TypeUrl::ALL`](crate::type_url::TypeUrl::ALL);
 //! - a client that takes generation marks is sent whole states only: all that changed, then the mark; nothing of the next
 //!   state before the last one was answered;
-//! - what was offered is not offered again until it changes, accepted or not.
+//! - what was offered is not offered again until it changes, accepted or not;
+//! - a client without marks loses a cluster only after the routes that led to it (incremental variant).
 
 pub mod client;
 mod delta;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use mesh_api::text::Str;
 use prost::Message as _;
 
+use crate::codec::DecodeError;
 use crate::discovery::{
     Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, RejectionMessage,
     Rejections, Status,
@@ -97,6 +99,14 @@ pub struct Rejection {
     pub path: Str,
     /// Why.
     pub reason: Str,
+}
+
+impl Rejection {
+    /// The rejection of a resource that cannot be decoded.
+    #[must_use]
+    pub fn undecodable(name: Str, error: &DecodeError) -> Self {
+        Self { name, path: Str::from(&error.path), reason: Str::from(&error.reason) }
+    }
 }
 
 /// Why a stream has to be closed.

@@ -351,10 +351,19 @@ impl ServerSession {
         let state = self.types.of_mut(type_url).as_deref_mut()?;
         match self.options.protocol {
             Protocol::Delta => {
-                let diff = state.offer.diff(type_url, &state.subscription, set);
-                if !diff.is_empty() || state.owes_answer {
+                let mut diff = state.offer.diff(type_url, &state.subscription, set);
+                let owes_answer = state.owes_answer;
+                if !diff.removed.is_empty() && self.must_outlive_routes(type_url) {
+                    let state = self.types.of(type_url).as_deref()?;
+                    state.offer.withhold_removals(&mut diff);
+                }
+                if !diff.is_empty() || owes_answer {
                     return Some(Payload::Delta(diff));
                 }
+                if !diff.withheld.is_empty() {
+                    return None;
+                }
+                let (set, state) = (self.set.of(type_url), self.types.of_mut(type_url).as_deref_mut()?);
                 // Nothing differs: remember the new pointer, so that the next comparison is one of pointers.
                 state.settle(set);
                 None
@@ -373,6 +382,18 @@ impl ServerSession {
         }
     }
 
+    /// Whether resources that are gone must stay for now, because a listener or route on its way to the client, or one that it
+    /// keeps after a rejection, may still lead to them. A client with marks changes over at once and needs no such care.
+    fn must_outlive_routes(&mut self, type_url: TypeUrl) -> bool {
+        let leads_to = [TypeUrl::Listener, TypeUrl::RouteConfiguration, TypeUrl::VirtualHost];
+        !self.options.marks
+            && matches!(type_url, TypeUrl::Cluster | TypeUrl::Endpoint)
+            && leads_to.into_iter().any(|follower| {
+                let rejected = self.types.of(follower).as_ref().is_some_and(|state| state.keeps_old());
+                rejected || self.is_busy(follower) || self.due(follower).is_some()
+            })
+    }
+
     fn send(&mut self, type_url: TypeUrl, payload: Payload) -> Option<ServerAction> {
         let nonce = self.nonces.issue();
         let generation = self.set.generation;
@@ -382,7 +403,14 @@ impl ServerSession {
         }
         let state = self.types.of_mut(type_url).as_deref_mut()?;
         state.record_sent(nonce, generation);
+        let withheld = match &payload {
+            Payload::Delta(diff) => diff.withheld.clone(),
+            Payload::Whole(_) => Vec::new(),
+        };
         state.settle(&set);
+        for (name, held) in withheld {
+            state.offer.hold_as(name, held);
+        }
         Some(ServerAction::Send(match payload {
             Payload::Delta(diff) => Response::Delta(diff.into_response(type_url, nonce.text(), generation.to_string())),
             Payload::Whole(version) => {

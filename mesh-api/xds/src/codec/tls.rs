@@ -1,4 +1,4 @@
-//! TLS contexts of both sides. Certificates and trust anchors are secrets over ADS.
+//! TLS contexts of both sides. Certificates and trust anchors are secrets over ADS, except the workload's own.
 
 use std::time::Duration;
 
@@ -107,8 +107,14 @@ struct Common {
     versions: TlsVersions,
 }
 
+/// The workload's certificate and the mesh's roots, which no control plane serves: a proxy of ours asks for them itself, a
+/// stock Envoy has them as static secrets of these names in its bootstrap.
+const OWN_SECRETS: [&str; 2] = ["default", "ROOTCA"];
+
 fn secret(name: &Str) -> pb::tls::SdsSecretConfig {
-    pb::tls::SdsSecretConfig { name: name.to_string(), sds_config: Some(ads()) }
+    let own = OWN_SECRETS.contains(&name.as_str());
+    // Envoy looks up a name without a source among the static secrets.
+    pb::tls::SdsSecretConfig { name: name.to_string(), sds_config: if own { None } else { Some(ads()) } }
 }
 
 fn read_secret(message: pb::tls::SdsSecretConfig) -> Result<Str, DecodeError> {

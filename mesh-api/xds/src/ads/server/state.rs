@@ -127,6 +127,14 @@ impl TypeState {
         Some(ServerAction::Nacked { type_url, nack })
     }
 
+    /// Whether the client runs something older than what it was offered, because it rejected that.
+    pub(super) fn keeps_old(&self) -> bool {
+        let covers = |rejection: &Rejection| self.subscription.covers(&rejection.name);
+        self.nack.as_ref().is_some_and(|nack| {
+            !self.subscription.is_empty() && (nack.rejections.is_empty() || nack.rejections.iter().any(covers))
+        })
+    }
+
     /// Rejected resources that are still offered in the version that was rejected: an ACK of others does not clear them.
     fn standing_rejections(&self) -> Vec<Rejection> {
         let rejections = self.nack.iter().flat_map(|nack| &nack.rejections).zip(&self.rejected);

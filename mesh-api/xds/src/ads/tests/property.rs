@@ -139,11 +139,14 @@ proptest! {
             let (pair, world, _) = play(mode, &ops);
             let names = |type_url| -> Vec<String> { pair.server.names(type_url).map(ToString::to_string).collect() };
             let (endpoints, hosts) = (names(Endpoint), names(VirtualHost));
-            check_final(&pair, &world, Cluster, |_| true, true)?;
+            // A rejected listener or host is kept as it was, and so are the clusters that it may lead to.
+            let rejected = world.iter().any(|((t, _), value)| *value == BAD && matches!(t, Listener | VirtualHost));
+            let removes = mode != Mode::Names || !rejected;
+            check_final(&pair, &world, Cluster, |_| true, removes)?;
             check_final(&pair, &world, Listener, |_| true, true)?;
             let all = mode == Mode::Marks;
             // State of the world has no words for the end of an endpoint set.
-            check_final(&pair, &world, Endpoint, |name| all || endpoints.iter().any(|n| n == name), mode != Mode::Sotw)?;
+            check_final(&pair, &world, Endpoint, |name| all || endpoints.iter().any(|n| n == name), mode != Mode::Sotw && removes)?;
             check_final(&pair, &world, VirtualHost, |name| all || hosts.iter().any(|n| n == name), mode != Mode::Sotw)?;
             prop_assert_eq!(pair.server.applied(), Some(pair.server.resources().generation));
             // Once silent, a reconnect moves no resource, bad ones apart.

@@ -369,6 +369,67 @@ fn routes_wait_for_clusters_that_are_held_up_but_endpoints_do_not() {
 }
 
 #[test]
+fn a_cluster_goes_after_the_routes_that_led_to_it() {
+    let mut server = mk_server(
+        Protocol::Delta,
+        false,
+        &mk_set(1, &[(Cluster, "old", 1), (Endpoint, "old", 1), (RouteConfiguration, "r", 1)]),
+    );
+    for (type_url, names) in [(Cluster, &[][..]), (Endpoint, &["old"]), (RouteConfiguration, &["r"])] {
+        let response = only(&request(&mut server, mk_subscribe(type_url, names)));
+        request(&mut server, mk_ack(&response));
+    }
+    let moved = |generation, route| {
+        mk_set(generation, &[(Cluster, "new", 1), (Endpoint, "new", 1), (RouteConfiguration, "r", route)])
+    };
+    let [clusters, routes] = sent(&server.on_resources(moved(2, BAD))).try_into().unwrap();
+    assert_eq!(shape(&clusters), ("CDS", vec!["new"], vec![]));
+    assert_eq!(shape(&routes), ("RDS", vec!["r"], vec![]));
+    assert_eq!(sent(&request(&mut server, mk_ack(&clusters))), vec![]);
+    // The client keeps its old route, and with it the old cluster.
+    assert_eq!(sent(&request(&mut server, mk_nack(&routes, "no", &[]))), vec![]);
+    let routes = only(&server.on_resources(moved(3, 2)));
+    assert_eq!(shape(&routes), ("RDS", vec!["r"], vec![]));
+    let [clusters, endpoints] = sent(&request(&mut server, mk_ack(&routes))).try_into().unwrap();
+    assert_eq!(shape(&clusters), ("CDS", vec![], vec!["old"]));
+    assert_eq!(shape(&endpoints), ("EDS", vec![], vec!["old"]));
+    request(&mut server, mk_ack(&clusters));
+    assert_eq!(server.applied(), Some(2), "as far as that goes: with a rejection");
+    request(&mut server, mk_ack(&endpoints));
+    assert_eq!(server.applied(), Some(3));
+}
+
+#[test]
+fn one_endpoint_change_costs_each_proxy_one_resource_and_one_mark() {
+    let names: Vec<_> = (0..1000).map(|number| format!("outbound|80||s{number}.default.svc.cluster.local")).collect();
+    let resources: Vec<_> =
+        names.iter().flat_map(|name| [(Cluster, name.as_str(), 1), (Endpoint, name.as_str(), 1)]).collect();
+    let set = mk_set(1, &resources);
+    let mut proxies: Vec<_> = (0..100).map(|_| mk_server(Protocol::Delta, true, &set)).collect();
+    for proxy in &mut proxies {
+        request(proxy, mk_subscribe(Cluster, &["*"]));
+        request(proxy, mk_subscribe(Endpoint, &["*"]));
+        for response in sent(&request(proxy, mk_subscribe(Generation, &[]))) {
+            request(proxy, mk_ack(&response));
+        }
+    }
+    let name = names.get(500).unwrap();
+    let changed = set.of(Endpoint).edited([mk_resource(name, 2)], &[]);
+    let next = Arc::new(set.next(2, ["edit-1".into()]).with(Endpoint, changed));
+    let mut bytes = 0;
+    for proxy in &mut proxies {
+        let [endpoints, mark] = sent(&proxy.on_resources(Arc::clone(&next))).try_into().unwrap();
+        assert_eq!(shape(&endpoints), ("EDS", vec![name.as_str()], vec![]));
+        assert_eq!(shape(&mark).0, "MARK");
+        // The content is one allocation for all proxies.
+        let content = endpoints.resources.first().unwrap().resource.clone().unwrap().value;
+        assert_eq!(content.as_ptr(), next.of(Endpoint).get(name).unwrap().bytes.as_ptr());
+        bytes += endpoints.encoded_len() + mark.encoded_len();
+    }
+    assert_eq!(bytes, 100 * 380);
+}
+
+#[test]
 fn an_unknown_type_is_answered_empty_and_the_stream_goes_on() {
     let mut server = mk_server(Protocol::Delta, false, &mk_set(1, &[(Cluster, "a", 1)]));
     let strange = DeltaDiscoveryRequest {
