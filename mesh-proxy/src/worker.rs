@@ -196,8 +196,8 @@ impl Worker {
     /// Returns endpoints whose ejection is over; one worker does it for all.
     fn sweep_outliers(&self, now: std::time::Instant) {
         let live = self.live();
-        for cluster in live.plan.clusters().filter(|cluster| outlier::interval(cluster).is_some()) {
-            for event in outlier::sweep(cluster, now) {
+        for cluster in live.plan.clusters().filter(|cluster| outlier::interval(&***cluster).is_some()) {
+            for event in outlier::sweep(&**cluster, now) {
                 tracing::info!(cluster = %cluster.settings.name, ?event, "Outlier detection");
             }
         }

@@ -18,6 +18,7 @@ use super::call::Call;
 use super::downstream::Downstream;
 use super::event::Broken;
 use super::exchange::{self, After};
+use super::transfer::Deadline;
 use super::{h1, h2, reply};
 use crate::buffers::ByteQueue;
 use crate::conn::Connection;
@@ -274,15 +275,16 @@ async fn serve_h2(worker: &Rc<Worker>, connection: Connection, stream: Stream, l
         Err(_) => return,
     };
     let connection = Rc::new(connection);
-    let mut going_away = false;
+    // Set once the client was told to go away.
+    let mut grace: Option<Deadline> = None;
     loop {
-        let entry = &connection.entry;
-        let wanted = if going_away { Closing::Now } else { Closing::Idle };
         let event = std::future::poll_fn(|cx| {
             if let Poll::Ready(accepted) = accepting.poll_accept(cx) {
                 return Poll::Ready(Some(accepted));
             }
-            entry.poll_closing(cx, wanted).map(|_| None)
+            let wanted = if grace.is_some() { Closing::Now } else { Closing::Idle };
+            let over = grace.as_mut().is_some_and(|grace| grace.poll(cx).is_ready());
+            if over || connection.entry.poll_closing(cx, wanted).is_ready() { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
         match event {
@@ -295,15 +297,10 @@ async fn serve_h2(worker: &Rc<Worker>, connection: Connection, stream: Stream, l
                 return;
             }
             Some(None) => return,
-            None if going_away => return,
+            None if grace.is_some() => return,
             None => {
-                going_away = true;
                 accepting.graceful_shutdown();
-                let entry = Rc::clone(&connection);
-                tokio::task::spawn_local(async move {
-                    tokio::time::sleep(H2_GRACE).await;
-                    entry.entry.close(Closing::Now);
-                });
+                grace = Some(Deadline::at(Some(Instant::now() + H2_GRACE)));
             }
         }
     }

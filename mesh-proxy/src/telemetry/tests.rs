@@ -16,9 +16,9 @@ use mesh_proxy_core::plan::listener::ServePlan;
 use mesh_proxy_core::plan::{Delta, Plan};
 use tokio::time::Instant;
 
+use super::testing::{mk_cluster, mk_http, mk_listener, mk_node};
 use super::*;
 use crate::connections::Connections;
-use super::testing::{mk_cluster, mk_http, mk_listener, mk_node};
 
 const OWN: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -78,11 +78,8 @@ fn mk_connection(direction: Direction, client: Option<&str>) -> Connection {
 
 /// The HTTP plan of a chain with these filters and logs.
 fn mk_plan(filters: Vec<HttpFilter>, logs: Vec<AccessLog>) -> Arc<HttpPlan> {
-    let http = mesh_api_xds::ir::http::HttpConnection {
-        filters: filters.into(),
-        access_logs: logs.into(),
-        ..mk_http("9080")
-    };
+    let http =
+        mesh_api_xds::ir::http::HttpConnection { filters: filters.into(), access_logs: logs.into(), ..mk_http("9080") };
     let mut listener = mk_listener("inbound", ([0, 0, 0, 0], 15006).into());
     let chain = Chain { serve: Serve::Http(Arc::new(http)), ..(*listener.chains[0]).clone() };
     listener.chains = [Arc::new(chain)].into_iter().collect();
@@ -96,10 +93,7 @@ fn mk_plan(filters: Vec<HttpFilter>, logs: Vec<AccessLog>) -> Arc<HttpPlan> {
 }
 
 fn destination() -> Vec<HttpFilter> {
-    vec![
-        HttpFilter::PeerMetadata(PeerMetadata::Server),
-        HttpFilter::Stats(Stats { reporter: Reporter::Destination }),
-    ]
+    vec![HttpFilter::PeerMetadata(PeerMetadata::Server), HttpFilter::Stats(Stats { reporter: Reporter::Destination })]
 }
 
 fn mk_scratch(status: u16) -> Scratch {
@@ -222,7 +216,10 @@ async fn failures_are_counted_by_code() {
     worker.connection_refused(&"inbound".into(), &Fault::new(FaultKind::AccessDenied));
     let text = scrape(&hub);
     let code = FaultKind::ConnectFailed.code();
-    assert_eq!(value(&text, &format!(r#"mesh_proxy_local_replies_total{{code="{code}",kind="ConnectFailed"}}"#)), Some(1.0));
+    assert_eq!(
+        value(&text, &format!(r#"mesh_proxy_local_replies_total{{code="{code}",kind="ConnectFailed"}}"#)),
+        Some(1.0)
+    );
     let code = FaultKind::AccessDenied.code();
     assert_eq!(value(&text, &format!(r#"mesh_proxy_refused_total{{code="{code}",kind="AccessDenied"}}"#)), Some(1.0));
     assert_eq!(value(&text, "mesh_proxy_retries_total"), Some(2.0));

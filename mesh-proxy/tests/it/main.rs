@@ -1,4 +1,6 @@
 //! The request path over real sockets on loopback: a worker thread, a plan made by hand, and plain upstreams.
 
 mod http1;
+mod http2;
 mod support;
+mod tls;

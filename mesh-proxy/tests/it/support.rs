@@ -155,6 +155,17 @@ pub(crate) fn mk_listener(address: SocketAddr, routes: Vec<Route>) -> Resource {
     })
 }
 
+/// Edits the chain of a listener and its HTTP settings.
+pub(crate) fn edit_chain(listener: &mut Resource, edit: impl FnOnce(&mut Chain, &mut HttpConnection)) {
+    let Resource::Listener(listener) = listener else { panic!("a listener") };
+    let mut chain = Chain::clone(&listener.chains[0]);
+    let Serve::Http(http) = &chain.serve else { panic!("an HTTP chain") };
+    let mut http = HttpConnection::clone(http);
+    edit(&mut chain, &mut http);
+    chain.serve = Serve::Http(Arc::new(http));
+    listener.chains = [Arc::new(chain)].into();
+}
+
 /// A route for a path prefix to the cluster `upstream`.
 pub(crate) fn mk_route(prefix: &str, edit: impl FnOnce(&mut Forward)) -> Route {
     let mut forward = Forward {
