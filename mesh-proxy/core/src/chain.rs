@@ -15,7 +15,7 @@ use mesh_api_xds::ir::chain::{Chain, ChainMatch, TransportMatch};
 use mesh_api_xds::ir::matcher::Cidr;
 
 use crate::facts::{ConnFacts, Transport};
-use crate::plan::rejected::Reason;
+use crate::rejected::Reason;
 use crate::trace::{ChainCriterion, Step, Trace};
 
 /// Combinations of criteria of one chain: its lists multiplied. A gateway with a thousand names has a thousand or two.
@@ -29,8 +29,15 @@ pub(crate) struct ChainIndex {
     any_port: ByAddress,
 }
 
-/// Networks, longest first.
-type ByNetwork<T> = Vec<(Cidr, T)>;
+/// Values by network; the longest that holds an address counts.
+#[derive(Debug)]
+struct ByNetwork<T> {
+    /// Single addresses, of which a listener may have thousands.
+    hosts: HashMap<IpAddr, T>,
+    /// The others, longest first.
+    networks: Vec<(Cidr, T)>,
+}
+
 type ByAddress = ByNetwork<ByName>;
 
 #[derive(Debug, Default)]
@@ -54,7 +61,7 @@ struct ByProtocol {
     any: Option<BySource>,
 }
 
-type BySource = ByNetwork<usize>;
+type BySource = ByNetwork<Option<usize>>;
 
 impl ChainIndex {
     /// Indexes chains by position.
@@ -94,22 +101,18 @@ impl ChainIndex {
             None => &mut self.any_port,
         };
         for destination in destinations {
-            let by_name = network_mut(by_address, destination);
+            let by_name = by_address.branch(destination);
             for name in &names {
                 let by_protocol = by_name.branch(name).branch(matches.transport);
                 for protocol in &protocols {
                     let by_source = by_protocol.branch(protocol.as_ref());
                     for source in &sources {
-                        match by_source.binary_search_by(|(network, _)| order(network, source)) {
-                            Ok(at) => {
-                                let other = by_source.get(at).map_or(position, |(_, other)| *other);
-                                // A list that names one thing twice is no clash.
-                                if other != position {
-                                    return Err(Clash::With(other));
-                                }
-                            }
-                            Err(at) => by_source.insert(at, (*source, position)),
+                        // A list that names one thing twice is no clash.
+                        let place = by_source.branch(*source);
+                        if let Some(other) = place.filter(|other| *other != position) {
+                            return Err(Clash::With(other));
                         }
+                        *place = Some(position);
                     }
                 }
             }
@@ -120,11 +123,11 @@ impl ChainIndex {
     /// The position of the chain that takes a connection.
     pub(crate) fn select(&self, facts: &ConnFacts) -> Option<usize> {
         let by_address = self.by_port.get(&facts.destination.port()).unwrap_or(&self.any_port);
-        let by_name = network(by_address, facts.destination.ip())?;
+        let by_name = by_address.find(facts.destination.ip())?;
         let by_transport = by_name.find(facts.server_name.as_deref().unwrap_or_default())?;
         let by_protocol = by_transport.find(facts.transport)?;
         let named = facts.protocols.iter().find_map(|protocol| by_protocol.named.get(protocol));
-        network(named.or(by_protocol.any.as_ref())?, facts.source.ip()).copied()
+        named.or(by_protocol.any.as_ref())?.find(facts.source.ip()).copied().flatten()
     }
 
     /// The same by the word of the rule; `name` gives a chain's name for the trace.
@@ -240,7 +243,7 @@ impl ByProtocol {
             None => self.any.get_or_insert_default(),
             Some(protocol) => match self.named.entry(protocol.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(BySource::new()),
+                Entry::Vacant(entry) => entry.insert(BySource::default()),
             },
         }
     }
@@ -251,20 +254,32 @@ fn order(a: &Cidr, b: &Cidr) -> std::cmp::Ordering {
     b.bits.cmp(&a.bits).then(a.address.cmp(&b.address))
 }
 
-fn network<T>(networks: &ByNetwork<T>, ip: IpAddr) -> Option<&T> {
-    let ip = ip.to_canonical();
-    networks.iter().find(|(network, _)| network.contains(ip)).map(|(_, found)| found)
+impl<T: Default> ByNetwork<T> {
+    fn branch(&mut self, network: Cidr) -> &mut T {
+        if network == Cidr::host(network.address) {
+            return self.hosts.entry(network.address).or_default();
+        }
+        let at = match self.networks.binary_search_by(|(other, _)| order(other, &network)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.networks.insert(at, (network, T::default()));
+                at
+            }
+        };
+        &mut self.networks[at].1
+    }
+
+    fn find(&self, ip: IpAddr) -> Option<&T> {
+        let ip = ip.to_canonical();
+        let longest = || self.networks.iter().find(|(network, _)| network.contains(ip)).map(|(_, found)| found);
+        self.hosts.get(&ip).or_else(longest)
+    }
 }
 
-fn network_mut<T: Default>(networks: &mut ByNetwork<T>, network: Cidr) -> &mut T {
-    let at = match networks.binary_search_by(|(other, _)| order(other, &network)) {
-        Ok(at) => at,
-        Err(at) => {
-            networks.insert(at, (network, T::default()));
-            at
-        }
-    };
-    &mut networks[at].1
+impl<T> Default for ByNetwork<T> {
+    fn default() -> Self {
+        Self { hosts: HashMap::new(), networks: Vec::new() }
+    }
 }
 
 /// No condition is the network of all addresses, so that an explicit `0.0.0.0/0` is as specific as none.

@@ -24,6 +24,7 @@ pub mod health;
 pub mod limit;
 pub mod matcher;
 pub mod plan;
+pub mod rejected;
 pub mod retry;
 pub mod route;
 pub mod trace;

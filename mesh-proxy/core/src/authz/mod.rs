@@ -12,7 +12,7 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::Origin;
 use mesh_api_xds::ir::authz::{self as ir, AuthzAction};
 
-use crate::plan::rejected::{Effect, Report};
+use crate::rejected::{Effect, Report};
 use crate::trace::{Step, Trace};
 use predicate::{Predicate, Subject};
 

@@ -9,7 +9,7 @@ use crate::facts::{ConnFacts, RequestFacts};
 use crate::head::Head;
 use crate::matcher::header::HeaderTest;
 use crate::matcher::string::StringTest;
-use crate::plan::rejected::Reason;
+use crate::rejected::Reason;
 
 /// A compiled condition.
 #[derive(Clone, Debug)]

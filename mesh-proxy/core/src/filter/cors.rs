@@ -5,8 +5,8 @@ use mesh_api_xds::ir::filter::Cors;
 use super::{Answer, Flow, Needs};
 use crate::head::known::KnownName;
 use crate::head::{FieldError, Head, Method};
-use crate::matcher::pattern::BadPattern;
 use crate::matcher::string::StringTest;
+use crate::rejected::BadPattern;
 
 /// A compiled policy.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::facts::RequestFacts;
 use crate::head::name::FieldName;
 use crate::head::{Head, Version};
+use crate::rejected::BadFormat;
 
 /// A formatted value; short ones stay on the stack.
 pub type Text = SmallVec<[u8; 128]>;
@@ -86,17 +87,6 @@ const COMMANDS: &[(&str, Command)] = &[
     ("UPSTREAM_CLUSTER", Command::Cluster),
     ("RESPONSE_CODE", Command::ResponseCode),
 ];
-
-/// Why a value cannot be compiled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadFormat {
-    /// A `%` without its partner.
-    #[error("{0:?} has a '%' without a closing one; write '%%' for a percent sign")]
-    Unclosed(String),
-    /// A command that is not known or not available in headers.
-    #[error("%{0}% is not a format command that is supported in headers")]
-    Unknown(String),
-}
 
 /// What commands may ask about.
 #[derive(Clone, Copy, Debug)]
@@ -319,6 +309,13 @@ mod tests {
         check("%PROTOCOL% %ROUTE_NAME% %UPSTREAM_CLUSTER%", "HTTP/1.1 r c");
         check("%DOWNSTREAM_PEER_URI_SAN%;%DOWNSTREAM_PEER_FINGERPRINT_256%", "spiffe://a/ns/b/sa/c;abcd");
         check("%REQUESTED_SERVER_NAME%", "web");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(value in "(%|REQ|RESP|PROTOCOL|\\(|\\)|:|[0-9]|\\?|x|é){0,12}") {
+            let _ = Format::compile(&value);
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::route::{Edits, HeaderEdits};
 
 use super::format::{Context, Format};
+use crate::head::known::KnownName;
 use crate::head::name::FieldName;
 use crate::head::{FieldError, Head, syntax};
-use crate::plan::rejected::Reason;
+use crate::rejected::Reason;
 
 /// Compiled [`HeaderEdits`].
 #[derive(Clone, Debug, Default)]
@@ -37,12 +38,12 @@ impl HeaderRules {
 
 impl EditRules {
     fn compile(edits: &Edits) -> Result<Self, Reason> {
-        let pairs = |list: &[(Str, Str)]| {
-            let pair = |(name, value): &(Str, Str)| Ok((field_name(name)?, field_value(value)?));
+        let pairs = |list: &[(Str, Str)], edit: Edit| {
+            let pair = |(name, value): &(Str, Str)| Ok((field_name(name, edit)?, field_value(value)?));
             list.iter().map(pair).collect::<Result<Box<[_]>, Reason>>()
         };
-        let remove = edits.remove.iter().map(field_name).collect::<Result<_, _>>()?;
-        Ok(Self { set: pairs(&edits.set)?, add: pairs(&edits.add)?, remove })
+        let remove = edits.remove.iter().map(|name| field_name(name, Edit::Remove)).collect::<Result<_, _>>()?;
+        Ok(Self { set: pairs(&edits.set, Edit::Set)?, add: pairs(&edits.add, Edit::Add)?, remove })
     }
 
     /// Whether there is nothing to do.
@@ -98,9 +99,29 @@ fn edit(
     }
 }
 
-/// Pseudo headers are changed by rewrites, not by edits.
-fn field_name(name: &Str) -> Result<FieldName, Reason> {
-    FieldName::parse(name).filter(|_| !name.starts_with(':')).ok_or_else(|| Reason::FieldName(name.clone()))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edit {
+    Set,
+    Add,
+    Remove,
+}
+
+/// Pseudo headers are changed by rewrites, not by edits. What frames a message is the codec's, and a request has one host:
+/// it can be replaced, but neither doubled nor dropped.
+fn field_name(text: &Str, edit: Edit) -> Result<FieldName, Reason> {
+    use KnownName::{
+        Connection, ContentLength, Host, Http2Settings, KeepAlive, ProxyConnection, TransferEncoding, Upgrade,
+    };
+    let name =
+        FieldName::parse(text).filter(|_| !text.starts_with(':')).ok_or_else(|| Reason::FieldName(text.clone()))?;
+    let own = match &name {
+        FieldName::Known(
+            Connection | ContentLength | Http2Settings | KeepAlive | ProxyConnection | TransferEncoding | Upgrade,
+        ) => true,
+        FieldName::Known(Host) => edit != Edit::Set,
+        FieldName::Known(_) | FieldName::Other(_) => false,
+    };
+    if own { Err(Reason::OwnField(text.clone())) } else { Ok(name) }
 }
 
 fn field_value(value: &Str) -> Result<Format, Reason> {
@@ -145,6 +166,7 @@ mod tests {
         check(&mk_edits(&[("a", "1")], &[("b", "2")], &["a"]), &[], &[("b", "2")]);
         check(&mk_edits(&[("a", "%REQ(b)%")], &[], &["b"]), &[("b", "x")], &[("a", "x")]);
         check(&mk_edits(&[("a", "%REQ(none)%")], &[("b", "")], &[]), &[("a", "kept")], &[("a", "kept")]);
+        check(&mk_edits(&[("host", "new.io")], &[], &[]), &[("host", "old.io")], &[("host", "new.io")]);
         check(&mk_edits(&[], &[("x", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")], &[]), &[], &[("x", "10.0.0.1")]);
     }
 
@@ -156,6 +178,11 @@ mod tests {
             mk_edits(&[("a", "x\ny")], &[], &[]),
             mk_edits(&[], &[("a", "%NOPE%")], &[]),
             mk_edits(&[], &[], &["a:"]),
+            mk_edits(&[("Content-Length", "1")], &[], &[]),
+            mk_edits(&[], &[("transfer-encoding", "chunked")], &[]),
+            mk_edits(&[], &[], &["connection"]),
+            mk_edits(&[], &[("host", "x")], &[]),
+            mk_edits(&[], &[], &["host"]),
         ] {
             assert!(EditRules::compile(&edits).is_err(), "{edits:?}");
         }

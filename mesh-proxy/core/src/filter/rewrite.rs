@@ -7,7 +7,7 @@ use crate::head::known::KnownName;
 use crate::head::{FieldError, Head};
 use crate::matcher::path::PathTest;
 use crate::matcher::pattern::Substitution;
-use crate::plan::rejected::Reason;
+use crate::rejected::Reason;
 
 /// A compiled [`PathRewrite`].
 #[derive(Clone, Debug)]

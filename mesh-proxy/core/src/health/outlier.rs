@@ -14,7 +14,6 @@ use mesh_api_xds::ir::cluster::Outlier;
 
 use crate::balance::set::EndpointSet;
 use crate::endpoint::{Endpoint, Live};
-use crate::plan::cluster::ClusterPlan;
 
 /// What a host did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +82,33 @@ pub struct Evidence {
     pub last: Seen,
 }
 
-/// Ejections of one cluster.
+/// A cluster whose endpoints are watched.
+pub trait Watched {
+    /// Settings; `None` switches detection off.
+    fn outlier(&self) -> Option<&Outlier>;
+    /// Who is out.
+    fn ejections(&self) -> &Ejections;
+    /// Every endpoint.
+    fn hosts(&self) -> &[Arc<Endpoint>];
+}
+
+impl<T: Watched> Watched for Arc<T> {
+    fn outlier(&self) -> Option<&Outlier> {
+        (**self).outlier()
+    }
+
+    fn ejections(&self) -> &Ejections {
+        (**self).ejections()
+    }
+
+    fn hosts(&self) -> &[Arc<Endpoint>] {
+        (**self).hosts()
+    }
+}
+
+/// Ejections of one cluster, over all plans and workers.
 #[derive(Debug, Default)]
-pub(crate) struct Ejections {
+pub struct Ejections {
     /// Endpoints that are out. Counts of removed endpoints are corrected at the next sweep.
     active: AtomicU32,
     /// Zero point of `Live::ejected_until`: the first instant seen.
@@ -120,24 +143,24 @@ impl Ejections {
 }
 
 /// Counts what a host did, and ejects it when a counter reaches its threshold. Without outlier detection it does nothing.
-pub fn report(cluster: &ClusterPlan, endpoint: &Endpoint, seen: Seen, now: Instant) -> Option<Event> {
-    let settings = cluster.settings.outlier.as_ref()?;
+pub fn report(cluster: &impl Watched, endpoint: &Endpoint, seen: Seen, now: Instant) -> Option<Event> {
+    let settings = cluster.outlier()?;
     let (detector, count) = count(settings, endpoint.live(), seen)?;
     let evidence = Evidence { detector, count, last: seen };
     eject(cluster, settings, endpoint, evidence, now)
 }
 
 /// Lets endpoints back whose time is over, and forgives those that did well since. To be called every `interval`.
-pub fn sweep(cluster: &ClusterPlan, now: Instant) -> Vec<Event> {
-    let ejections = &cluster.state.ejections;
+pub fn sweep(cluster: &impl Watched, now: Instant) -> Vec<Event> {
+    let ejections = cluster.ejections();
     let nanos = ejections.nanos(now);
     let (mut events, mut active) = (Vec::new(), 0);
-    for endpoint in cluster.all() {
+    for endpoint in cluster.hosts() {
         let live = endpoint.live();
         match live.ejected_until.load(Relaxed) {
             0 => forgive(live),
             // Without settings (they were removed) nobody stays out.
-            until if until <= nanos || cluster.settings.outlier.is_none() => {
+            until if until <= nanos || cluster.outlier().is_none() => {
                 live.reset_counts();
                 live.ejected_until.store(0, Relaxed);
                 events.push(Event::Returned { endpoint: endpoint.address });
@@ -151,22 +174,22 @@ pub fn sweep(cluster: &ClusterPlan, now: Instant) -> Vec<Event> {
 
 /// When the next sweep is due, for clusters that need one.
 #[must_use]
-pub fn interval(cluster: &ClusterPlan) -> Option<Duration> {
-    cluster.settings.outlier.as_ref().map(|settings| settings.interval)
+pub fn interval(cluster: &impl Watched) -> Option<Duration> {
+    cluster.outlier().map(|settings| settings.interval)
 }
 
 /// Endpoints that are out, with the time that is left.
 #[must_use]
-pub fn ejected(cluster: &ClusterPlan, now: Instant) -> Vec<(Arc<Endpoint>, Duration)> {
-    if !cluster.state.ejections.any() {
+pub fn ejected(cluster: &impl Watched, now: Instant) -> Vec<(Arc<Endpoint>, Duration)> {
+    if !cluster.ejections().any() {
         return Vec::new();
     }
-    let nanos = cluster.state.ejections.nanos(now);
+    let nanos = cluster.ejections().nanos(now);
     let left = |endpoint: &Arc<Endpoint>| {
         let until = endpoint.live().ejected_until.load(Relaxed);
         (until > nanos).then(|| (Arc::clone(endpoint), Duration::from_nanos(until - nanos)))
     };
-    cluster.all().iter().filter_map(left).collect()
+    cluster.hosts().iter().filter_map(left).collect()
 }
 
 /// Counts; gives the detector whose threshold was reached just now.
@@ -212,14 +235,14 @@ fn raise(counter: &AtomicU32, threshold: u32, detector: Detector) -> Option<(Det
 }
 
 fn eject(
-    cluster: &ClusterPlan,
+    cluster: &impl Watched,
     settings: &Outlier,
     endpoint: &Endpoint,
     evidence: Evidence,
     now: Instant,
 ) -> Option<Event> {
     let live = endpoint.live();
-    let ejections = &cluster.state.ejections;
+    let ejections = cluster.ejections();
     let nanos_now = ejections.nanos(now);
     // The counter starts again whatever comes of it, so that a withheld ejection is tried again.
     live.counter(evidence.detector).store(0, Relaxed);
@@ -228,7 +251,7 @@ fn eject(
     if before > nanos_now || live.ejected_until.compare_exchange(before, u64::MAX, Relaxed, Relaxed).is_err() {
         return None;
     }
-    let hosts = u32::try_from(cluster.all().len()).unwrap_or(u32::MAX);
+    let hosts = u32::try_from(cluster.hosts().len()).unwrap_or(u32::MAX);
     let percent = u64::from(settings.max_ejection_percent.min(100));
     // An ejection that ended but was not swept is still counted; it is this endpoint's own place.
     let own = u32::from(before != 0);

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::string::StringTest;
 use crate::head::Head;
 use crate::head::name::FieldName;
-use crate::plan::rejected::Reason;
+use crate::rejected::Reason;
 
 /// A compiled [`HeaderMatch`].
 #[derive(Clone, Debug)]

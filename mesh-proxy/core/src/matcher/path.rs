@@ -3,7 +3,8 @@
 use mesh_api_xds::ir::route::PathMatch;
 use smallvec::SmallVec;
 
-use super::pattern::{BadPattern, Pattern};
+use super::pattern::Pattern;
+use crate::rejected::BadPattern;
 
 /// A compiled path condition.
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::rejected::BadPattern;
+
 /// Longest pattern in characters: Istio's validation bound for regular expressions.
 pub const MAX_PATTERN_CHARS: usize = 1024;
 
@@ -17,20 +19,6 @@ const MAX_PROGRAM_BYTES: usize = 1 << 20;
 /// Largest transition cache of a pattern and thread in bytes; the crate's default of 2 MiB is too much for thousands of
 /// routes. A full cache is emptied, results stay the same.
 const MAX_CACHE_BYTES: usize = 128 << 10;
-
-/// Why a pattern is not used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPattern {
-    /// It is too long.
-    #[error("regular expression is longer than {MAX_PATTERN_CHARS} characters")]
-    TooLong,
-    /// It does not parse.
-    #[error("regular expression does not parse: {0}")]
-    Syntax(String),
-    /// It parses, but its program is too large.
-    #[error("regular expression compiles to more than {MAX_PROGRAM_BYTES} bytes")]
-    TooLarge,
-}
 
 /// A pattern that is matched against a whole text.
 #[derive(Clone)]
@@ -113,11 +101,11 @@ impl fmt::Debug for Substitution {
 fn build(pattern: &str) -> Result<Regex, BadPattern> {
     // The group around it is not the user's.
     if pattern.chars().count() > MAX_PATTERN_CHARS + "^(?:)$".len() {
-        return Err(BadPattern::TooLong);
+        return Err(BadPattern::TooLong { most_chars: MAX_PATTERN_CHARS });
     }
     let built = RegexBuilder::new(pattern).size_limit(MAX_PROGRAM_BYTES).dfa_size_limit(MAX_CACHE_BYTES).build();
     built.map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => BadPattern::TooLarge,
+        regex::Error::CompiledTooBig(_) => BadPattern::TooLarge { most_bytes: MAX_PROGRAM_BYTES },
         other => BadPattern::Syntax(one_line(&other.to_string())),
     })
 }
@@ -151,8 +139,8 @@ mod tests {
         let error = |pattern: &str| Pattern::compile(pattern).unwrap_err();
         assert_eq!(error("a("), BadPattern::Syntax("unclosed group".to_owned()));
         assert!(matches!(error("a)(b"), BadPattern::Syntax(_)));
-        assert_eq!(error(&"a".repeat(1_100)), BadPattern::TooLong);
-        assert_eq!(error(r"(\pL{100}){100}"), BadPattern::TooLarge);
+        assert_eq!(error(&"a".repeat(1_100)), BadPattern::TooLong { most_chars: MAX_PATTERN_CHARS });
+        assert_eq!(error(r"(\pL{100}){100}"), BadPattern::TooLarge { most_bytes: MAX_PROGRAM_BYTES });
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use mesh_api_xds::ir::matcher::{QueryMatch, ValueTest};
 
-use super::pattern::BadPattern;
 use super::string::StringTest;
+use crate::rejected::BadPattern;
 
 /// A compiled [`QueryMatch`].
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@
 
 use mesh_api_xds::ir::matcher::{StringMatch, StringPattern};
 
-use super::pattern::{BadPattern, Pattern};
+use super::pattern::Pattern;
+use crate::rejected::BadPattern;
 
 /// A compiled [`StringMatch`].
 #[derive(Clone, Debug)]

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use mesh_api::text::Str;
-use mesh_api_xds::ir::cluster::{Cluster, Discovery};
+use mesh_api_xds::ir::cluster::{Cluster, Discovery, Outlier};
 use rand_core::Rng;
 
 use super::slots::Slot;
 use crate::balance::set::EndpointSet;
 use crate::balance::{self, Criteria, NoEndpoint};
 use crate::endpoint::{Endpoint, EndpointId};
-use crate::health::outlier::Ejections;
+use crate::health::outlier::{Ejections, Watched};
 use crate::limit::circuit::Circuit;
 
 /// A reference to a cluster: held by routes instead of the cluster itself, which may change, come later or go.
@@ -96,6 +96,20 @@ impl ClusterPlan {
     #[must_use]
     pub fn all(&self) -> &[Arc<Endpoint>] {
         self.endpoints.as_deref().map_or(&[], EndpointSet::all)
+    }
+}
+
+impl Watched for ClusterPlan {
+    fn outlier(&self) -> Option<&Outlier> {
+        self.settings.outlier.as_ref()
+    }
+
+    fn ejections(&self) -> &Ejections {
+        &self.state.ejections
+    }
+
+    fn hosts(&self) -> &[Arc<Endpoint>] {
+        self.all()
     }
 }
 

@@ -14,7 +14,6 @@ use mesh_api_xds::ir::route::RouteHosts;
 use rand_core::Rng;
 
 use super::cluster::ClusterRef;
-use super::rejected::{Effect, Reason, Report};
 use super::route::{ClusterSlots, RoutePlan, refer};
 use super::routes::{ApartHosts, RouteTable};
 use super::slots::{Slot, Slots};
@@ -23,6 +22,7 @@ use crate::chain::ChainIndex;
 use crate::draw;
 use crate::facts::ConnFacts;
 use crate::filter::Needs;
+use crate::rejected::{Effect, Reason, Report};
 use crate::trace::Trace;
 
 /// A listener.

@@ -9,7 +9,6 @@
 pub mod cluster;
 pub mod listener;
 mod next;
-pub mod rejected;
 pub mod route;
 pub mod routes;
 pub mod slots;
@@ -31,9 +30,9 @@ use mesh_api_xds::ir::secret::Secret;
 use mesh_api_xds::type_url::TypeUrl;
 
 use crate::balance::set::{EndpointSet, Resolved};
+use crate::rejected::Rejected;
 use cluster::{ClusterPlan, ClusterRef};
 use listener::ListenerPlan;
-use rejected::Rejected;
 use routes::{ApartHosts, RouteTable};
 use slots::{Slot, Slots};
 

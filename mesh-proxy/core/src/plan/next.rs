@@ -16,11 +16,11 @@ use mesh_api_xds::type_url::TypeUrl;
 
 use super::cluster::{ClusterPlan, ClusterState};
 use super::listener::{ListenerPlan, Tables};
-use super::rejected::{Effect, Reason, Rejected, Report};
 use super::routes::{ApartHosts, HostPlan, RouteTable};
 use super::slots::Slot;
 use super::{Delta, Listeners, Plan};
 use crate::balance::set::{EndpointSet, Resolved};
+use crate::rejected::{Effect, Reason, Rejected, Report};
 
 /// Empty slots are looked for when there are more than this many, and more than half of the clusters.
 const SWEEP_FROM: usize = 64;
@@ -312,15 +312,15 @@ impl StepTo {
     /// Gives back slots that nothing stands in and nothing refers to, when there are many.
     fn sweep(&mut self) {
         let many = |vacant: usize, all: usize| vacant > SWEEP_FROM && vacant > all;
-        if many(self.plan.clusters.vacant(), self.plan.clusters.iter().count()) {
+        if many(self.plan.clusters.vacant(), self.plan.clusters.filled()) {
             let used = self.used_clusters();
             self.plan.clusters.sweep(|slot| used.contains(&slot));
         }
-        if many(self.plan.endpoints.vacant(), self.plan.endpoints.iter().count()) {
+        if many(self.plan.endpoints.vacant(), self.plan.endpoints.filled()) {
             // Only names lead to endpoint sets.
             self.plan.endpoints.sweep(|_| false);
         }
-        if many(self.plan.routes.vacant(), self.plan.routes.iter().count()) {
+        if many(self.plan.routes.vacant(), self.plan.routes.filled()) {
             let chains = self.plan.listeners().flat_map(|listener| listener.chains());
             let used: HashSet<_> = chains.filter_map(|chain| chain.route_slot()).collect();
             self.plan.routes.sweep(|slot| used.contains(&slot));

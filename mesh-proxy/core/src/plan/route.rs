@@ -10,7 +10,6 @@ use mesh_api_xds::ir::{Origin, PerMillion};
 use rand_core::Rng;
 
 use super::cluster::{ClusterPlan, ClusterRef};
-use super::rejected::Reason;
 use super::slots::{Slot, Slots};
 use crate::draw;
 use crate::filter::cors::CorsRules;
@@ -21,6 +20,7 @@ use crate::head::{Head, syntax};
 use crate::matcher::header::HeaderTest;
 use crate::matcher::path::PathTest;
 use crate::matcher::query::QueryTest;
+use crate::rejected::Reason;
 use crate::trace::RouteLost;
 
 /// A route.

@@ -9,11 +9,11 @@ use mesh_api_xds::ir::Origin;
 use mesh_api_xds::ir::route::{RouteConfig, RouteHosts, VirtualHost};
 use mesh_api_xds::type_url::TypeUrl;
 
-use super::rejected::{Effect, Reason, Rejected, Report};
 use super::route::{ClusterSlots, RoutePlan};
 use super::slots::Slot;
 use crate::matcher::host::{Domain, HostIndex};
 use crate::matcher::path::PathIndex;
+use crate::rejected::{Effect, Reason, Rejected, Report};
 
 /// A route configuration.
 #[derive(Clone, Debug)]

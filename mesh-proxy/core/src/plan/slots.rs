@@ -27,6 +27,8 @@ pub(crate) struct Slots<T> {
     names: Arc<BTreeMap<Str, Slot>>,
     /// Slots that no name has.
     free: Vec<u32>,
+    /// Slots that have a value.
+    filled: usize,
 }
 
 #[derive(Clone)]
@@ -40,7 +42,7 @@ struct Entry<T> {
 
 impl<T: Clone> Slots<T> {
     pub(crate) fn new() -> Self {
-        Self { chunks: Vec::new(), names: Arc::default(), free: Vec::new() }
+        Self { chunks: Vec::new(), names: Arc::default(), free: Vec::new(), filled: 0 }
     }
 
     /// The slot of a name; made if there is none.
@@ -71,10 +73,12 @@ impl<T: Clone> Slots<T> {
 
     /// Sets or clears the value of a slot.
     pub(crate) fn set(&mut self, slot: Slot, value: Option<T>) {
+        let filled = value.is_some();
         if let Some(entry) = self.entry_mut(slot.index)
             && entry.generation == slot.generation
         {
-            entry.value = value;
+            let before = std::mem::replace(&mut entry.value, value).is_some();
+            self.filled = self.filled + usize::from(filled) - usize::from(before);
         }
     }
 
@@ -85,7 +89,12 @@ impl<T: Clone> Slots<T> {
 
     /// Names that have a slot without a value.
     pub(crate) fn vacant(&self) -> usize {
-        self.names.values().filter(|slot| self.get(**slot).is_none()).count()
+        self.names.len() - self.filled
+    }
+
+    /// Names that have a value.
+    pub(crate) const fn filled(&self) -> usize {
+        self.filled
     }
 
     /// Gives back the slots that have no value and that `used` does not know.

@@ -210,6 +210,12 @@ pub(crate) fn sample() -> Plan {
 }
 
 #[test]
+fn a_plan_is_shared_by_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&Plan::empty());
+}
+
+#[test]
 fn captured_connections_find_the_exact_then_the_wildcard_address() {
     let mut off = mk_listener("virtualOutbound", "0.0.0.0:15001", vec![]);
     off.original_dst = OriginalDst::HandOff;

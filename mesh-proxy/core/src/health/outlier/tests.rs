@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::balance::NoEndpoint;
 use crate::plan::Plan;
+use crate::plan::cluster::ClusterPlan;
 use crate::plan::tests::{address, mk_cluster, mk_endpoints, next, upsert};
 use crate::testing::{rng, t0};
 
@@ -30,7 +31,7 @@ fn mk_plan(outlier: Option<Outlier>, hosts: u8) -> Plan {
     next(&Plan::empty(), &upsert([Resource::Cluster(cluster), Resource::Endpoints(mk_endpoints("c", &endpoints))]))
 }
 
-fn cluster(plan: &Plan) -> &Arc<ClusterPlan> {
+fn cluster(plan: &Plan) -> &ClusterPlan {
     plan.cluster("c").unwrap()
 }
 

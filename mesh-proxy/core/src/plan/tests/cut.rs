@@ -7,7 +7,7 @@ use super::*;
 use crate::authz::predicate::Subject;
 use crate::authz::{Verdict, check_all};
 use crate::facts::ConnFacts;
-use crate::plan::rejected::{Effect, Reason, Rejected};
+use crate::rejected::{Effect, Reason, Rejected};
 use crate::trace::Silent;
 
 fn rejected(plan: &Plan, delta: &Delta) -> (Plan, Vec<Rejected>) {

@@ -14,9 +14,6 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::Origin;
 use mesh_api_xds::type_url::TypeUrl;
 
-use crate::filter::format::BadFormat;
-use crate::matcher::pattern::BadPattern;
-
 /// A piece of a resource that is not used as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
@@ -46,6 +43,9 @@ pub enum Reason {
     /// Not a header name.
     #[error("{0:?} is not a header name")]
     FieldName(Str),
+    /// A header that frames the message or names its host, which an edit may not touch so.
+    #[error("header {0:?} cannot be edited: the proxy writes it itself")]
+    OwnField(Str),
     /// Not a header value.
     #[error("{0:?} is not a header value")]
     FieldValue(Str),
@@ -94,6 +94,37 @@ pub enum Reason {
     /// A virtual host without `<route configuration>/` in its name.
     #[error("a virtual host that is sent apart is named <route configuration>/<virtual host>")]
     HostName,
+}
+
+/// Why a regular expression is not used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPattern {
+    /// It is too long.
+    #[error("regular expression is longer than {most_chars} characters")]
+    TooLong {
+        /// The bound.
+        most_chars: usize,
+    },
+    /// It does not parse.
+    #[error("regular expression does not parse: {0}")]
+    Syntax(String),
+    /// It parses, but its program is too large.
+    #[error("regular expression compiles to more than {most_bytes} bytes")]
+    TooLarge {
+        /// The bound.
+        most_bytes: usize,
+    },
+}
+
+/// Why a header value with format commands is not used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadFormat {
+    /// A `%` without its partner.
+    #[error("{0:?} has a '%' without a closing one; write '%%' for a percent sign")]
+    Unclosed(String),
+    /// A command that is not known or not available in headers.
+    #[error("%{0}% is not a format command that is supported in headers")]
+    Unknown(String),
 }
 
 /// What was done with an invalid piece.
