@@ -1,0 +1,6 @@
+//! Tests over real processes. All are `#[ignore]`d: `cargo xtask ci interop` and `cargo xtask ci namespaces` build the
+//! binaries and run them.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod goldens;
