@@ -11,7 +11,7 @@ use crate::{demo, envoy, workspace};
 pub(crate) enum Suite {
     /// Each crate alone, so that none leans on features that another turns on
     Alone,
-    /// Tests of e2e against a real Envoy (names with `interop_`)
+    /// Tests of the codec and of e2e against a real Envoy (names with `interop_`)
     Interop,
     /// Tests of e2e in network namespaces (names with `netns_`)
     Namespaces,
@@ -23,7 +23,11 @@ pub(crate) enum Suite {
 pub(crate) fn run(suite: &Suite) -> Result<()> {
     match suite {
         Suite::Alone => alone(),
-        Suite::Interop => ignored("interop_", Some(&envoy::ensure()?)),
+        Suite::Interop => {
+            let envoy = envoy::ensure()?;
+            codec(&envoy)?;
+            ignored("interop_", Some(&envoy))
+        }
         Suite::Namespaces => ignored("netns_", None),
         Suite::Demo => demo_check(),
     }
@@ -34,6 +38,13 @@ fn alone() -> Result<()> {
         workspace::run(workspace::cargo().args(["check", "--locked", "--package", &package.name]))?;
     }
     Ok(())
+}
+
+/// Shows what the codec makes to a real Envoy, and drives one over the discovery protocol.
+fn codec(envoy: &Path) -> Result<()> {
+    let mut test = workspace::cargo();
+    test.args(["test", "--locked", "--package", "mesh-api-xds", "--lib", "--", "--ignored", "interop_"]);
+    workspace::run(test.env("MESH_ENVOY", envoy))
 }
 
 /// Runs those tests of e2e that plain `cargo test` leaves out (`#[ignore]`) and whose names hold `family`. They find the

@@ -320,7 +320,6 @@ fn encode_edits(edits: &Edits) -> Vec<pb::core::HeaderValueOption> {
             ..pb::core::HeaderValue::default()
         }),
         append_action: action.into(),
-        keep_empty_value: true,
         ..pb::core::HeaderValueOption::default()
     };
     let set = edits.set.iter().map(|edit| option(edit, HeaderAppendAction::OverwriteIfExistsOrAdd));
@@ -341,9 +340,7 @@ fn decode_edits(
     for (position, message) in additions.into_iter().enumerate() {
         let place = format!("{field}_to_add[{position}]");
         let (overwrite, edit) = decode_edit(message).at(&place)?;
-        if overwrite && !add.is_empty() {
-            return fail("a header that is set after one that is added is not supported").at(&place);
-        }
+        // In whichever order they are written, Envoy sets before it adds.
         if overwrite { set.push(edit) } else { add.push(edit) }
     }
     let remove = removals.into_iter().map(|name| name.to_ascii_lowercase().into()).collect();
@@ -368,8 +365,9 @@ fn decode_edit(message: pb::core::HeaderValueOption) -> Result<(bool, (Str, Str)
     } else {
         String::from_utf8(header.raw_value).or_else(|_| fail("is not UTF-8").at("header.raw_value"))?
     };
-    if value.is_empty() && !message.keep_empty_value {
-        return fail("an empty value that is not kept is not supported").at("header.value");
+    // A value that comes out empty changes nothing. Only one without commands is known not to.
+    if message.keep_empty_value && (value.is_empty() || value.contains('%')) {
+        return fail("is not supported").at("keep_empty_value");
     }
     Ok((action, (header.key.to_ascii_lowercase().into(), value.into())))
 }

@@ -261,7 +261,7 @@ async fn drive(protocol: Protocol) {
     let bootstrap = Bootstrap::new(&node, xds).unwrap().protocol(protocol).dynamic();
     std::fs::write(&file, bootstrap.admin(([127, 0, 0, 1], 0).into()).into_bytes()).unwrap();
     let admin = directory.path().join("admin");
-    let envoy = std::env::var_os("ENVOY").expect("the variable ENVOY");
+    let envoy = std::env::var_os("MESH_ENVOY").expect("MESH_ENVOY names the binary of an Envoy");
     let _envoy = tokio::process::Command::new(envoy)
         .args(["--concurrency", "1", "--disable-hot-restart", "-l", "error", "--admin-address-path"])
         .arg(&admin)
@@ -314,13 +314,13 @@ async fn drive(protocol: Protocol) {
 }
 
 #[tokio::test]
-#[ignore = "needs a real Envoy; its path in the variable ENVOY"]
-async fn envoy_is_driven_incrementally() {
+#[ignore = "needs a real Envoy: cargo xtask ci interop"]
+async fn interop_envoy_is_driven_incrementally() {
     drive(Protocol::Delta).await;
 }
 
 #[tokio::test]
-#[ignore = "needs a real Envoy; its path in the variable ENVOY"]
-async fn envoy_is_driven_by_whole_states() {
+#[ignore = "needs a real Envoy: cargo xtask ci interop"]
+async fn interop_envoy_is_driven_by_whole_states() {
     drive(Protocol::Sotw).await;
 }
