@@ -102,7 +102,9 @@ impl Selected<'_> {
         let Some(destination) = &self.destination else { return Timeouts { whole: None, per_try: None } };
         let forward = destination.forward;
         let asked = milliseconds(head.get(KnownName::XEnvoyUpstreamRqTimeoutMs));
-        let whole = match (asked, forward.max_grpc_timeout, grpc_timeout(head.get(KnownName::GrpcTimeout))) {
+        let is_grpc = head.get(KnownName::ContentType).is_some_and(|value| value.starts_with(b"application/grpc"));
+        let grpc = if is_grpc { grpc_timeout(head.get(KnownName::GrpcTimeout)) } else { None };
+        let whole = match (asked, forward.max_grpc_timeout, grpc) {
             (Some(asked), ..) => nonzero(asked),
             (None, Some(max), Some(grpc)) => nonzero(max).map_or(Some(grpc), |max| Some(grpc.min(max))),
             (None, ..) => forward.timeout.and_then(nonzero),

@@ -38,9 +38,13 @@ impl Pattern {
     /// # Errors
     /// Says why it is not used.
     pub fn compile(pattern: &str) -> Result<Self, BadPattern> {
-        // Checked alone first: a pattern like `a)(b` would become legal inside the group.
-        build(pattern)?;
-        build(&format!("^(?:{pattern})$")).map(Self)
+        // A pattern like `a)(b` would become legal inside the group, so it is checked alone. That is the dear half of the
+        // work, and few patterns need it.
+        if may_leave_group(pattern) {
+            build(pattern)?;
+        }
+        // An error is told about what the user wrote.
+        build(&format!("^(?:{pattern})$")).map(Self).map_err(|error| build(pattern).err().unwrap_or(error))
     }
 
     /// Whether the whole of `text` matches.
@@ -98,6 +102,30 @@ impl fmt::Debug for Substitution {
     }
 }
 
+/// Whether a `)` may close a group that the pattern did not open. True when in doubt: with flags, `#` may begin a comment.
+fn may_leave_group(pattern: &str) -> bool {
+    let (mut depth, mut class) = (0_u32, 0_u32);
+    let mut bytes = pattern.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'[' => {
+                class += 1;
+                bytes.next_if_eq(&b'^');
+                bytes.next_if_eq(&b']');
+            }
+            b']' => class = class.saturating_sub(1),
+            _ if class > 0 => {}
+            b'(' if bytes.peek() == Some(&b'?') => return true,
+            b'(' => depth += 1,
+            b')' if depth == 0 => return true,
+            b')' => depth -= 1,
+            _ => {}
+        }
+    }
+    false
+}
+
 fn build(pattern: &str) -> Result<Regex, BadPattern> {
     // The group around it is not the user's.
     if pattern.chars().count() > MAX_PATTERN_CHARS + "^(?:)$".len() {
@@ -141,6 +169,14 @@ mod tests {
         assert!(matches!(error("a)(b"), BadPattern::Syntax(_)));
         assert_eq!(error(&"a".repeat(1_100)), BadPattern::TooLong { most_chars: MAX_PATTERN_CHARS });
         assert_eq!(error(r"(\pL{100}){100}"), BadPattern::TooLarge { most_bytes: MAX_PROGRAM_BYTES });
+    }
+
+    proptest::proptest! {
+        /// What is legal inside the group is legal alone, whatever stands in the pattern.
+        #[test]
+        fn no_pattern_leaves_its_group(pattern in r"([ab()\[\]\\^|#\n ]|\(\?x\)|\(\?:){0,10}") {
+            proptest::prop_assert_eq!(Pattern::compile(&pattern).is_ok(), build(&pattern).is_ok() && build(&format!("^(?:{pattern})$")).is_ok());
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct ListenerPlan {
     chains: Box<[Arc<ChainPlan>]>,
     default_chain: Option<Arc<ChainPlan>>,
     index: ChainIndex,
+    /// Of the IR it was made from.
+    version: Version,
 }
 
 /// A filter chain. Shared by plans as long as it does not change.
@@ -160,7 +162,13 @@ impl ListenerPlan {
             chains,
             default_chain,
             index,
+            version: Version::of(listener),
         })
+    }
+
+    /// Whether it is what `listener` gives, with nothing cut that would have to be reported again.
+    pub(crate) fn is(&self, listener: &Listener) -> bool {
+        self.version == Version::of(listener) && !self.chains().any(|chain| chain.cut)
     }
 
     /// The chain of a connection: the most specific match, else the default chain.

@@ -260,6 +260,9 @@ impl StepTo {
         let mut by_name = self.plan.listeners.by_name.clone();
         for (name, listener) in upserts {
             let old = by_name.get(*name).cloned();
+            if old.as_ref().is_some_and(|old| old.is(listener)) {
+                continue;
+            }
             let mut report = Report::new(TypeUrl::Listener, (*name).clone(), &mut self.rejected);
             let mut tables = Tables { clusters: &mut self.plan.clusters, routes: &mut self.plan.routes };
             match ListenerPlan::build(listener, old.as_deref(), &mut tables, &mut report) {

@@ -195,7 +195,8 @@ fn timeouts_come_from_the_route_or_from_headers() {
         let forward = Forward { timeout, max_grpc_timeout, retry: Some(Arc::new(retry(per_try))), ..mk_forward("a") };
         let route = mk_route("", PathMatch::Prefix(text("/")), Action::Forward(forward));
         let plan = mk_plan(vec![mk_host("h", &["*"], vec![route])], true);
-        let (conn, head) = (mk_conn(), mk_head("x", "/", fields));
+        let (conn, mut head) = (mk_conn(), mk_head("x", "/", fields));
+        head.append("content-type", b"application/grpc+proto").unwrap();
         let selected =
             select_route(&plan, http(&plan), &head, &RequestFacts::direct(&conn), &mut rng(1), &mut Silent).unwrap();
         assert_eq!(selected.timeouts(&head), Timeouts { whole, per_try: per_try_expected }, "{fields:?}");

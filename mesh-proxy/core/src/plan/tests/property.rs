@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::facts::{ConnFacts, RequestFacts};
+use crate::head::Head;
 use crate::plan::Mark;
+use crate::plan::listener::ServePlan;
+use crate::route::select_route;
+use crate::testing::{rng, t0};
+use crate::trace::Silent;
 use mesh_api_xds::ir::secret::{Secret, SecretContent};
 
 /// One step: a resource set, a resource removed, or a name resolved.
@@ -171,6 +177,44 @@ impl World {
     }
 }
 
+/// What a plan answers to some connections and requests: indexes and slots do not print, so they are asked.
+fn answers(plan: &Plan) -> Vec<String> {
+    let mut answers = Vec::new();
+    for destination in ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.1:90", "10.0.0.1:1"] {
+        answers.push(format!("{destination} {:?}", plan.hand_off(address(destination)).map(|listener| &listener.name)));
+    }
+    let mut conn = ConnFacts::new(address("10.9.9.9:1"), address("10.0.0.1:80"));
+    for listener in plan.listeners() {
+        for port in [1, 80] {
+            conn.destination.set_port(port);
+            let Some(chain) = listener.select(&conn) else { continue };
+            let ServePlan::Http(http) = &chain.serve else {
+                answers.push(format!("{} {port} {}", listener.name, chain.name));
+                continue;
+            };
+            for (host, path) in [("x", "/a"), ("y", "/b/"), ("w.z", "/"), ("q", "/ab"), ("other", "/a")] {
+                let mut head = Head::request();
+                head.set_authority(host.as_bytes()).unwrap();
+                head.set_target(path.as_bytes()).unwrap();
+                let facts = RequestFacts::direct(&conn);
+                let selected = select_route(plan, http, &head, &facts, &mut rng(1), &mut Silent).map(|selected| {
+                    let destination = selected.destination.unwrap();
+                    let endpoint =
+                        destination.cluster.map(|cluster| cluster.pick(&mut rng(1), &[], t0()).map(|e| e.address));
+                    (
+                        selected.host.name.clone(),
+                        selected.route.name.clone(),
+                        destination.reference.name.clone(),
+                        endpoint,
+                    )
+                });
+                answers.push(format!("{} {host}{path} {selected:?}", listener.name));
+            }
+        }
+    }
+    answers
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -183,6 +227,7 @@ proptest! {
             let (next, _) = Plan::next(&plan, &world.apply(bundle, mark.clone()));
             let (fresh, _) = Plan::next(&Plan::empty(), &world.whole(mark));
             prop_assert_eq!(format!("{next:#?}"), format!("{fresh:#?}"));
+            prop_assert_eq!(answers(&next), answers(&fresh));
             plan = next;
         }
     }

@@ -93,6 +93,16 @@ fn the_same_again_changes_nothing() {
     let before = sample();
     let after = next(&before, &upsert([Resource::Cluster(mk_cluster("a", Discovery::Eds))]));
     assert!(Arc::ptr_eq(cluster(&before, "a"), cluster(&after, "a")));
+    let listener = || {
+        upsert([Resource::Listener(mk_listener(
+            "x",
+            "0.0.0.0:9",
+            vec![mk_tcp_chain("t", ChainMatch::default(), &[("a", 1)])],
+        ))])
+    };
+    let before = next(&after, &listener());
+    let after = next(&before, &listener());
+    assert!(Arc::ptr_eq(before.listener("x").unwrap(), after.listener("x").unwrap()));
 }
 
 #[test]
