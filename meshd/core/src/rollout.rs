@@ -396,7 +396,7 @@ mod tests {
         rollout.settled(&a, ChangeId(1), t0 + 3 * MS);
         let status = rollout.change_status(ChangeId(1)).unwrap();
         assert_eq!((status.expected, status.confirmed, status.done), (2, 1, false));
-        assert_eq!(status.waiting, [b.clone()]);
+        assert_eq!(status.waiting.as_slice(), std::slice::from_ref(&b));
         rollout.settled(&b, ChangeId(1), t0 + 9 * MS);
         let status = rollout.change_status(ChangeId(1)).unwrap();
         assert_eq!((status.confirmed, status.done, status.took), (2, true, Some(9 * MS)));

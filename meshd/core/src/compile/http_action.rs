@@ -202,9 +202,8 @@ pub(super) fn redirect(cx: &mut Context<'_>, path: &str, redirect: &HttpRedirect
 /// A fixed answer.
 pub(super) fn direct(cx: &mut Context<'_>, path: &str, response: &HttpDirectResponse) -> Option<Direct> {
     let HttpDirectResponse { status, body } = response;
-    let status = match u16::try_from(*status) {
-        Ok(status @ 200..=599) => status,
-        _ => return cx.cut(Code::InvalidValue, &format!("{path}.status"), format!("{status} is not 200 to 599")),
+    let Ok(status @ 200..=599) = u16::try_from(*status) else {
+        return cx.cut(Code::InvalidValue, &format!("{path}.status"), format!("{status} is not 200 to 599"));
     };
     let body: Vec<u8> = match body.as_ref().map(|body| (&body.string, &body.bytes)) {
         None | Some((None, None)) => Vec::new(),

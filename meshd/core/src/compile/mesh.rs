@@ -131,7 +131,7 @@ fn compile(config: &MeshConfig) -> (Mesh, Vec<Finding>) {
         access_logs: access_logs(&mut cx, config),
         path: path_policy(config.normalization()),
         mesh_tls_min: if mesh_tls == Some(TlsProtocol::TlsV13) { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
-        tracing: (config.enable_tracing != Some(false)).then(|| Tracing { sampling: PerMillion(10_000) }),
+        tracing: (config.enable_tracing != Some(false)).then_some(Tracing { sampling: PerMillion(10_000) }),
         gateway_client_cert: client_cert(topology.forward_client_cert_details, CertDetails { cert: true, ..details })
             .unwrap_or(defaults.gateway_client_cert),
         sidecar_client_cert: client_cert(headers.forwarded_client_cert, details)

@@ -36,7 +36,7 @@ use crate::snapshot::virtual_services::{
 pub(crate) fn virtual_service(mesh: &Mesh, object: &Object<Spec>, cluster: &ClusterId) -> Compiled<VirtualService> {
     let mut cx = Context::new(mesh, object.key(), cluster);
     let Spec { hosts, gateways, http, tls, tcp, export_to } = &object.spec;
-    let refs = if gateways.is_empty() { Arc::from([GatewayRef::Mesh]) } else { gateway_refs(&mut cx, gateways) };
+    let refs = if gateways.is_empty() { Arc::from([GatewayRef::Mesh]) } else { gateway_refs(&cx, gateways) };
     let hosts: Arc<[Hostname]> = self::hosts(&mut cx, hosts, &refs).into();
     let http = http.iter().enumerate().filter_map(|(index, rule)| http_rule(&mut cx, index, rule)).collect();
     let tls = tls.iter().enumerate().filter_map(|(index, rule)| tls_rule(&mut cx, index, rule)).collect();
@@ -89,7 +89,7 @@ fn hosts(cx: &mut Context<'_>, hosts: &[Str], gateways: &[GatewayRef]) -> Vec<Ho
 }
 
 /// `mesh`, `name`, `namespace/name` and `name.namespace.svc.…` (istio/istio: pilot/pkg/model/config.go, resolveGatewayName).
-pub(super) fn gateway_refs(cx: &mut Context<'_>, gateways: &[Str]) -> Arc<[GatewayRef]> {
+pub(super) fn gateway_refs(cx: &Context<'_>, gateways: &[Str]) -> Arc<[GatewayRef]> {
     let own = cx.namespace().clone();
     let resolve = |text: &Str| {
         if text == MESH_GATEWAY {

@@ -86,8 +86,8 @@ pub(crate) fn outbound(key: &ClusterKey) -> Cluster {
     let pool = blocks.pool.clone().unwrap_or_default();
     let mut limits = limits(&pool);
     // A budget that the user wrote wins; so does a plain limit. Otherwise retries are a share of the requests.
-    limits.retry_budget =
-        blocks.retry_budget.or(if pool.max_retries.is_some() { None } else { Some(DEFAULT_RETRY_BUDGET) });
+    let default_budget = if pool.max_retries.is_some() { None } else { Some(DEFAULT_RETRY_BUDGET) };
+    limits.retry_budget = blocks.retry_budget.or(default_budget);
     Cluster {
         name,
         discovery,

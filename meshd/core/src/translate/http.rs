@@ -30,6 +30,7 @@ pub(crate) fn connection(
     routes: RouteSource,
     authz: &[Authz],
 ) -> HttpConnection {
+    let defaults = HttpLimits::default();
     let own_name = || Str::from("istio-envoy");
     HttpConnection {
         stat_prefix: Str::from(stat_prefix),
@@ -52,10 +53,7 @@ pub(crate) fn connection(
             Place::Gateway => mesh.gateway_client_cert,
         },
         path: mesh.path,
-        limits: HttpLimits {
-            idle_timeout: proxy.idle_timeout.unwrap_or(HttpLimits::default().idle_timeout),
-            ..HttpLimits::default()
-        },
+        limits: HttpLimits { idle_timeout: proxy.idle_timeout.unwrap_or(defaults.idle_timeout), ..defaults },
         request_id: true,
         http10: proxy.http10,
         tracing: mesh.tracing.clone(),

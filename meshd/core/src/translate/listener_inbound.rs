@@ -329,7 +329,11 @@ impl Chains<'_> {
                 vec![mtls("http-mtls", MESH_HTTP_ALPN, true), mtls("mtls", &[], false)]
             }
             MtlsMode::Strict => vec![mtls("mtls", &[], http)],
-            MtlsMode::Disable if auto => vec![plain("", raw, SNIFFED_HTTP, true), plain("", any, &[], false)],
+            // A chain for any transport would not take what is plaintext and not HTTP: matching never goes back from the
+            // more specific transport.
+            MtlsMode::Disable if auto => {
+                vec![plain("", raw, SNIFFED_HTTP, true), plain("tls", secure, &[], false), plain("", raw, &[], false)]
+            }
             MtlsMode::Disable => vec![plain("", any, &[], http)],
         }
     }

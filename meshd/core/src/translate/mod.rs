@@ -510,7 +510,7 @@ fn sidecar_tables(view: &View<'_>) -> Vec<RouteTable> {
         }
     }
     let proxy_port = view.proxy.http_proxy_port.or(view.snapshot.mesh.http_proxy_port);
-    if let (Some(_), Some(egress)) = (proxy_port, view.scope.catch_all().or(view.scope.egress.first())) {
+    if let (Some(_), Some(egress)) = (proxy_port, view.scope.catch_all().or_else(|| view.scope.egress.first())) {
         add(route::sidecar_table(view, egress, &TableKind::Proxy));
     }
     tables

@@ -64,7 +64,7 @@ impl ProxySpec {
             id: Str::from(self.name.as_str()),
             kind: if self.kind == "router" { ProxyType::Router } else { ProxyType::Sidecar },
             flavor: if self.flavor == "envoy" { Flavor::Envoy } else { Flavor::Lateen },
-            ips: Arc::from([self.ip.unwrap_or(IpAddr::from([10, 1, 0, 99]))]),
+            ips: Arc::from([self.ip.unwrap_or_else(|| IpAddr::from([10, 1, 0, 99]))]),
             name: Name::from(self.name.as_str()),
             namespace: Namespace::from(self.namespace.as_str()),
             service_account: Name::from("default"),
