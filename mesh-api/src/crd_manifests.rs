@@ -1,5 +1,5 @@
 //! Writes `manifests/crds` from the table of kinds and keeps it from going stale:
-//! `UPDATE_GOLDEN=1 cargo test -p mesh-api crd_manifests` writes, `cargo test -p mesh-api` compares.
+//! `cargo xtask manifests` writes, `cargo test -p mesh-api` compares.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -133,15 +133,14 @@ fn files() -> BTreeMap<String, String> {
         .map(|kind| {
             let info = kind.info();
             let body = serde_yaml_ng::to_string(&sorted(definition(kind))).unwrap();
-            let head =
-                "# Generated from mesh-api; to write it anew: UPDATE_GOLDEN=1 cargo test -p mesh-api crd_manifests\n";
+            let head = "# Generated from mesh-api; do not edit: `cargo xtask manifests` writes it anew.\n";
             (format!("{}_{}.yaml", info.group, info.plural), format!("{head}{body}"))
         })
         .collect()
 }
 
 #[test]
-fn manifests_are_fresh() {
+fn golden_manifests() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
     let files = files();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -156,9 +155,9 @@ fn manifests_are_fresh() {
         there.insert(entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
     }
     let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&there), names(&files), "UPDATE_GOLDEN=1 writes what is missing; remove what is left over");
+    assert_eq!(names(&there), names(&files), "cargo xtask manifests writes what is missing; remove what is left over");
     for (name, text) in &files {
-        assert!(there[name] == *text, "{name} is stale: run UPDATE_GOLDEN=1 cargo test -p mesh-api crd_manifests");
+        assert!(there[name] == *text, "{name} is not up to date; run `cargo xtask manifests`");
     }
 }
 

@@ -20,5 +20,7 @@ pub mod names;
 mod near;
 pub mod object;
 pub mod parse;
+#[cfg(test)]
+mod reference;
 pub mod text;
 pub mod validate;

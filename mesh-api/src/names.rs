@@ -80,10 +80,6 @@ names! {
         TLS_MODE_LABEL = "security.istio.io/tlsMode";
         /// The control plane revision that reads an object or injects a pod.
         REVISION_LABEL = "istio.io/rev";
-        /// `enabled` on namespaces whose pods get a sidecar.
-        INJECTION_LABEL = "istio-injection";
-        /// `true` or `false` on a pod: gets a sidecar or not.
-        INJECT_LABEL = "sidecar.istio.io/inject";
         /// The network a workload or namespace is in.
         NETWORK_LABEL = "topology.istio.io/network";
         /// The cluster a workload is in.
@@ -96,8 +92,6 @@ names! {
         ZONE_LABEL = "topology.kubernetes.io/zone";
         /// Locality as `region.zone.subzone` on a workload where no node says it.
         LOCALITY_LABEL = "istio-locality";
-        /// What most gateway deployments are labelled with and Gateway selectors ask for.
-        ISTIO_LABEL = "istio";
     }
     Annotation {
         /// Who may see a Service: comma-separated namespaces, `.`, `*` or `~`.
@@ -120,10 +114,6 @@ names! {
         EXCLUDE_INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/excludeInboundPorts";
         /// Prefix of annotations that only the control plane may set.
         INTERNAL_ANNOTATION_PREFIX = "internal.istio.io/";
-        /// Kubernetes service accounts besides the workloads' own that may serve a Service.
-        K8S_SERVICE_ACCOUNTS_ANNOTATION = "alpha.istio.io/kubernetes-serviceaccounts";
-        /// SPIFFE identities besides the workloads' own that may serve a Service.
-        CANONICAL_SERVICE_ACCOUNTS_ANNOTATION = "alpha.istio.io/canonical-serviceaccounts";
     }
     Header {
         /// The peer's metadata, base64 of a protobuf struct.
@@ -198,26 +188,18 @@ names! {
         OUTBOUND_PORT = 15001;
         /// Captured inbound traffic.
         INBOUND_PORT = 15006;
-        /// Mutual TLS tunnels (HBONE).
-        HBONE_PORT = 15008;
         /// Control plane: xDS and CA in plaintext, loopback unless asked.
         XDS_PLAINTEXT_PORT = 15010;
         /// Control plane: xDS and CA over TLS.
         XDS_TLS_PORT = 15012;
         /// Control plane: metrics, version and debug pages.
         MONITORING_PORT = 15014;
-        /// Control plane: webhooks.
-        WEBHOOK_PORT = 15017;
         /// Proxy: merged metrics and health.
         STATUS_PORT = 15020;
         /// Proxy: readiness.
         READINESS_PORT = 15021;
-        /// Proxy: DNS.
-        DNS_PORT = 15053;
         /// Proxy: its own metrics.
         PROXY_METRICS_PORT = 15090;
-        /// Gateway: traffic between networks by SNI.
-        CROSS_NETWORK_PORT = 15443;
     }
     Constant {
         /// The namespace of the control plane, whose policies are mesh-wide.
@@ -232,8 +214,6 @@ names! {
         MESH_CONFIG_MAP = "istio";
         /// The key of the mesh configuration in its ConfigMap.
         MESH_CONFIG_KEY = "mesh";
-        /// The ConfigMap of the root certificates in each namespace.
-        ROOT_CERT_CONFIG_MAP = "istio-ca-root-cert";
         /// The Secret of a plugged-in CA.
         CACERTS_SECRET = "cacerts";
         /// Cluster of unknown outbound destinations that are let through.

@@ -58,9 +58,7 @@ impl Check {
 
     /// A finding about the field at hand.
     pub(super) fn here(&mut self, code: Code, message: impl Into<Str>) -> &mut Finding {
-        self.findings.push(Finding::new(code, self.path.as_str(), message));
-        let last = self.findings.len() - 1;
-        &mut self.findings[last]
+        self.findings.push_mut(Finding::new(code, self.path.as_str(), message))
     }
 
     /// A finding about a field below the one at hand.

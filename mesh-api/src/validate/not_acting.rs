@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Fields of objects: kind, path, what to know.
-const FIELDS: &[(Kind, &str, &str)] = &[
+pub(crate) const FIELDS: &[(Kind, &str, &str)] = &[
     (Kind::VirtualService, "spec.http[].delegate", "the route is left out; write the routes into this object"),
     (Kind::VirtualService, "spec.http[].mirror", "requests are not copied"),
     (Kind::VirtualService, "spec.http[].mirrors", "requests are not copied"),
@@ -61,11 +61,11 @@ const FIELDS: &[(Kind, &str, &str)] = &[
 const CUT: &str = "an ALLOW rule with it allows nothing, a DENY rule refuses as if it held";
 
 /// Annotations that do not act yet: kind, name, what to know.
-const ANNOTATIONS: &[(Kind, &str, &str)] =
+pub(crate) const ANNOTATIONS: &[(Kind, &str, &str)] =
     &[(Kind::AuthorizationPolicy, crate::names::DRY_RUN_ANNOTATION, "the policy is neither enforced nor evaluated")];
 
 /// Fields of MeshConfig.
-const MESH_CONFIG: &[(&str, &str)] = &[
+pub(crate) const MESH_CONFIG: &[(&str, &str)] = &[
     ("hboneIdleTimeout", "there are no HBONE tunnels yet"),
     ("ingressClass", "Ingress objects are not read"),
     ("ingressService", "Ingress objects are not read"),
@@ -101,7 +101,7 @@ const MESH_CONFIG: &[(&str, &str)] = &[
 ];
 
 /// Fields of ProxyConfig.
-const PROXY_CONFIG: &[(&str, &str)] = &[
+pub(crate) const PROXY_CONFIG: &[(&str, &str)] = &[
     ("configPath", ""),
     ("binaryPath", ""),
     ("customConfigFile", ""),
@@ -145,7 +145,7 @@ const PROXY_CONFIG: &[(&str, &str)] = &[
 ];
 
 /// Kinds that have no effect yet: group, kind, and what to know about it.
-const KINDS: &[(&str, &str, &str)] = &[
+pub(crate) const KINDS: &[(&str, &str, &str)] = &[
     ("networking.istio.io", "EnvoyFilter", "patches of Envoy's configuration are not applied"),
     ("networking.istio.io", "ProxyConfig", "set the fields in the mesh configuration instead"),
     ("security.istio.io", "RequestAuthentication", "tokens are not verified: do not rely on it to refuse requests"),
