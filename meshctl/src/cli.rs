@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::cmd::validate::ValidateArgs;
+use crate::demo::run::DemoArgs;
 use crate::printer::Format;
 
 /// The operator's tool of the Lateen service mesh.
@@ -31,6 +32,8 @@ pub enum Command {
     /// Check YAML before it is applied
     #[command(visible_alias = "v")]
     Validate(ValidateArgs),
+    /// Run a whole mesh with a small shop on this machine, without root
+    Demo(DemoArgs),
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 pub mod cli;
 pub mod cmd;
 pub mod context;
+pub mod demo;
 pub mod error;
 pub mod exit;
 pub mod files;
+pub mod http;
 pub mod netns;
 pub mod printer;
 pub mod table;

@@ -15,6 +15,9 @@ fn main() -> ExitCode {
     if let Some(code) = meshctl::netns::helper_main() {
         return code;
     }
+    if let Some(code) = meshctl::demo::host::guard_main() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -38,9 +41,10 @@ fn main() -> ExitCode {
     .into()
 }
 
-fn run(_context: &Context, command: Command) -> Result<Report, CliError> {
+fn run(context: &Context, command: Command) -> Result<Report, CliError> {
     match command {
         Command::Version => cmd::version::run(),
         Command::Validate(args) => cmd::validate::run(&args),
+        Command::Demo(args) => meshctl::demo::run::run(context, &args),
     }
 }
