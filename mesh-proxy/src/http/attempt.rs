@@ -162,7 +162,9 @@ async fn attempt(
     let mut call = match begin(forwarding, scratch, &endpoint, retries.wants_fresh_connection()).await {
         Ok(call) => call,
         Err(fault) => {
-            forwarding.report(&endpoint, seen_of(&fault));
+            if let Some(seen) = Seen::of(&fault) {
+                forwarding.report(&endpoint, seen);
+            }
             return Tried::Failed(fault, nothing_sent);
         }
     };
@@ -213,13 +215,6 @@ fn client_stop(broken: &Broken) -> Stop {
     match broken {
         Broken::Message(_) => fault.into(),
         Broken::Closed | Broken::Io(_) | Broken::Reset(_) | Broken::Refused | Broken::Protocol(_) => Stop::Gone(fault),
-    }
-}
-
-const fn seen_of(fault: &Fault) -> Seen {
-    match fault.kind {
-        FaultKind::ConnectTimeout => Seen::Timeout,
-        _ => Seen::ConnectFailed,
     }
 }
 

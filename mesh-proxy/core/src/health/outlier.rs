@@ -7,13 +7,14 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use mesh_api_xds::ir::cluster::Outlier;
 
 use crate::balance::set::EndpointSet;
 use crate::endpoint::{Endpoint, Live};
+use crate::fault::{Fault, FaultKind};
 
 /// What a host did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,31 @@ pub enum Seen {
     Reset,
     /// It did not answer in time.
     Timeout,
+}
+
+impl Seen {
+    /// What a failed attempt says about the host; `None` when it says nothing: the client went away, this proxy's limits or
+    /// configuration were in the way, or a kept connection had simply been closed.
+    #[must_use]
+    pub const fn of(fault: &Fault) -> Option<Self> {
+        match fault.kind {
+            FaultKind::ConnectFailed | FaultKind::UpstreamTlsFailed | FaultKind::UpstreamIdentity => {
+                Some(Self::ConnectFailed)
+            }
+            FaultKind::ConnectTimeout
+            | FaultKind::ResponseTimeout
+            | FaultKind::PerTryTimeout
+            | FaultKind::ResponseIdle => Some(Self::Timeout),
+            FaultKind::UpstreamClosed
+            | FaultKind::UpstreamReset
+            | FaultKind::UpstreamRefusedStream
+            | FaultKind::UpstreamProtocol
+            | FaultKind::UpstreamClosedLate
+            | FaultKind::UpstreamResetLate
+            | FaultKind::UpstreamProtocolLate => Some(Self::Reset),
+            _ => None,
+        }
+    }
 }
 
 /// Which counter reached its threshold.
@@ -113,6 +139,8 @@ pub struct Ejections {
     active: AtomicU32,
     /// Zero point of `Live::ejected_until`: the first instant seen.
     base: OnceLock<Instant>,
+    /// When good behaviour was rewarded last, in nanoseconds after the base.
+    forgiven: AtomicU64,
 }
 
 impl Ejections {
@@ -125,6 +153,15 @@ impl Ejections {
     pub(crate) fn nanos(&self, now: Instant) -> u64 {
         let base = *self.base.get_or_init(|| now);
         nanos(now.saturating_duration_since(base)).saturating_add(1)
+    }
+
+    /// Whether an interval has passed since this said so last.
+    fn take_interval(&self, interval: u64, now: u64) -> bool {
+        let due = self.forgiven.load(Relaxed).saturating_add(interval) <= now;
+        if due {
+            self.forgiven.store(now, Relaxed);
+        }
+        due
     }
 
     /// Endpoints left the cluster: their ejections end with them.
@@ -150,15 +187,19 @@ pub fn report(cluster: &impl Watched, endpoint: &Endpoint, seen: Seen, now: Inst
     eject(cluster, settings, endpoint, evidence, now)
 }
 
-/// Lets endpoints back whose time is over, and forgives those that did well since. To be called every `interval`.
+/// Lets endpoints back whose time is over, and every `interval` forgives those that did well. One task calls it for all
+/// workers, as often as it likes: how soon an endpoint is back depends on that, what is forgiven does not.
 pub fn sweep(cluster: &impl Watched, now: Instant) -> Vec<Event> {
     let ejections = cluster.ejections();
     let nanos = ejections.nanos(now);
+    let forgives =
+        cluster.outlier().is_none_or(|settings| ejections.take_interval(self::nanos(settings.interval), nanos));
     let (mut events, mut active) = (Vec::new(), 0);
     for endpoint in cluster.hosts() {
         let live = endpoint.live();
         match live.ejected_until.load(Relaxed) {
-            0 => forgive(live),
+            0 if forgives => forgive(live),
+            0 => {}
             // Without settings (they were removed) nobody stays out.
             until if until <= nanos || cluster.outlier().is_none() => {
                 live.reset_counts();
@@ -172,7 +213,7 @@ pub fn sweep(cluster: &impl Watched, now: Instant) -> Vec<Event> {
     events
 }
 
-/// When the next sweep is due, for clusters that need one.
+/// Time between two rewards, for clusters that are watched.
 #[must_use]
 pub fn interval(cluster: &impl Watched) -> Option<Duration> {
     cluster.outlier().map(|settings| settings.interval)
@@ -271,7 +312,7 @@ fn eject(
     Some(Event::Ejected { endpoint: endpoint.address, evidence, duration, nth })
 }
 
-/// One sweep without being out takes one ejection off the multiplier.
+/// An interval without being out takes one ejection off the multiplier.
 fn forgive(live: &Live) {
     let _ = live.ejections.fetch_update(Relaxed, Relaxed, |ejections| ejections.checked_sub(1));
 }
