@@ -1,5 +1,7 @@
 //! The request path over real sockets on loopback: a worker thread, a plan made by hand, and plain upstreams.
 
+mod budgets;
+mod counting;
 mod http1;
 mod http2;
 mod support;

@@ -26,8 +26,8 @@ use mesh_api_xds::ir::route::{
 use mesh_api_xds::node::{NodeInfo, NodeMetadata, ProxyKind};
 use mesh_proxy::config::store::Store;
 use mesh_proxy::net::accept::Dispatcher;
-use mesh_proxy::telemetry::Hub;
 use mesh_proxy::telemetry::access_log::Sinks;
+use mesh_proxy::telemetry::{Hub, Telemetry};
 use mesh_proxy::tls::store::TlsStore;
 use mesh_proxy::worker::{self, DrainPhase, LocalMetadata, Shared};
 use mesh_proxy_core::plan::{Delta, Plan};
@@ -45,6 +45,14 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts a proxy whose one listener serves `resources`; names in them are `listener` and `upstream`.
     pub(crate) fn start(make: impl FnOnce(SocketAddr) -> Vec<Resource>) -> Self {
+        Self::start_with(make, || {})
+    }
+
+    /// As [`Self::start`]; the worker's thread runs `first` before anything else.
+    pub(crate) fn start_with(
+        make: impl FnOnce(SocketAddr) -> Vec<Resource>,
+        first: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -57,11 +65,11 @@ impl Proxy {
         });
         let mut proxy = Self { shared: Arc::clone(&shared), address, thread: None };
         proxy.apply(make(address));
-        let hub = Hub::new(&node(), shared.identity.clone(), Sinks::start().unwrap());
         let (dispatcher, mut inboxes) = Dispatcher::new(1);
         let table = ListenerTable::seeded([(address, socket)]);
-        let (inbox, telemetry) = (inboxes.remove(0), hub.worker());
+        let (inbox, telemetry) = (inboxes.remove(0), hub().worker());
         let thread = thread::spawn(move || {
+            first();
             worker::run(0, &shared, telemetry, inbox, Some((table, dispatcher))).unwrap();
         });
         proxy.thread = Some(thread);
@@ -90,6 +98,15 @@ impl Drop for Proxy {
             assert!(thread::panicking() || ended.is_ok(), "the worker panicked");
         }
     }
+}
+
+fn hub() -> Hub {
+    Hub::new(&node(), Str::from("spiffe://cluster.local/ns/default/sa/test"), Sinks::start().unwrap())
+}
+
+/// Telemetry of a worker that nobody scrapes.
+pub(crate) fn telemetry() -> Telemetry {
+    hub().worker()
 }
 
 fn node() -> NodeInfo {
