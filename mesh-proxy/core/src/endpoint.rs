@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::{EndpointTls, Health, Locality, WorkloadRef};
 
-/// Identity of an endpoint handle: equal for all plans' views of one (cluster, address), never reused in a process.
+/// Identity of an endpoint handle: equal for all plans' views of one (cluster, address), never reused in a process. That of an
+/// original destination goes by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(u64);
 
@@ -73,6 +74,18 @@ impl Endpoint {
             locality: Locality::default(),
             live: Arc::new(Live::new()),
         }
+    }
+
+    /// The endpoint of an original destination, which no configuration names. Each call gives fresh counters, but one
+    /// address has one identity.
+    #[must_use]
+    pub fn original(address: SocketAddr) -> Self {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        address.hash(&mut hasher);
+        // The top bit keeps it apart from the counted ids.
+        let id = EndpointId(hasher.finish() | 1 << 63);
+        Self { live: Arc::new(Live { id, ..Live::new() }), ..Self::new(address) }
     }
 
     /// The same endpoint with the counters of `previous`.
@@ -199,6 +212,13 @@ mod tests {
         assert!(!new.same_settings(&old));
         drop(guard);
         assert_eq!(new.active(), 0);
+    }
+
+    #[test]
+    fn an_original_destination_is_known_by_its_address() {
+        let original = |port| Endpoint::original(SocketAddr::from(([10, 0, 0, 1], port))).id();
+        assert_eq!(original(80), original(80));
+        assert_ne!(original(80), original(81));
     }
 
     #[test]

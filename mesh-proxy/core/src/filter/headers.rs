@@ -52,7 +52,7 @@ impl EditRules {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
     }
 
-    /// Edits a request head: sets, adds, removes. A value that formats to nothing changes nothing, as in Envoy
+    /// Edits a request head: removes, sets, adds. A value that formats to nothing changes nothing, as in Envoy
     /// (`keep_empty_value: false`).
     ///
     /// # Errors
@@ -70,14 +70,15 @@ impl EditRules {
     }
 
     fn apply(&self, head: &mut Head, format: impl Fn(&Format, &Head) -> super::format::Text) -> Result<(), FieldError> {
+        // As Envoy does it (`HeaderParser::evaluateHeaders`): a name that is both removed and set ends up set.
+        for name in &self.remove {
+            head.remove(name);
+        }
         for (name, value) in &self.set {
             edit(head, value, &format, |head, value| head.set(name, value))?;
         }
         for (name, value) in &self.add {
             edit(head, value, &format, |head, value| head.append(name, value))?;
-        }
-        for name in &self.remove {
-            head.remove(name);
         }
         Ok(())
     }
@@ -161,10 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn set_then_add_then_remove() {
+    fn remove_then_set_then_add() {
         check(&mk_edits(&[("a", "1")], &[("a", "2")], &[]), &[("a", "0")], &[("a", "1"), ("a", "2")]);
-        check(&mk_edits(&[("a", "1")], &[("b", "2")], &["a"]), &[], &[("b", "2")]);
-        check(&mk_edits(&[("a", "%REQ(b)%")], &[], &["b"]), &[("b", "x")], &[("a", "x")]);
+        check(&mk_edits(&[("a", "1")], &[("b", "2")], &["a"]), &[("a", "0")], &[("a", "1"), ("b", "2")]);
+        check(&mk_edits(&[("a", "%REQ(b)%")], &[], &["b"]), &[("b", "x")], &[]);
+        check(&mk_edits(&[("a", "%REQ(b)%")], &[], &[]), &[("b", "x")], &[("b", "x"), ("a", "x")]);
         check(&mk_edits(&[("a", "%REQ(none)%")], &[("b", "")], &[]), &[("a", "kept")], &[("a", "kept")]);
         check(&mk_edits(&[("host", "new.io")], &[], &[]), &[("host", "old.io")], &[("host", "new.io")]);
         check(&mk_edits(&[], &[("x", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")], &[]), &[], &[("x", "10.0.0.1")]);

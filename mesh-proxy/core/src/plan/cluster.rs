@@ -83,7 +83,7 @@ impl ClusterPlan {
     /// call: pools that keep connections to it go by its address.
     #[must_use]
     pub fn original(&self, destination: SocketAddr) -> Arc<Endpoint> {
-        Arc::new(Endpoint::new(destination))
+        Arc::new(Endpoint::original(destination))
     }
 
     /// The endpoints, once there are any.
