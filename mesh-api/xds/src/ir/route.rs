@@ -164,7 +164,7 @@ pub enum PathRewrite {
     },
 }
 
-/// Header edits. Order of application: `set`, then `add`, then `remove`. Values may hold Envoy format commands.
+/// Header edits. Order of application, as Envoy's: `remove`, then `set`, then `add`. Values may hold Envoy format commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct HeaderEdits {
     /// On the request.
