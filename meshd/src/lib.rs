@@ -1,2 +1,22 @@
 //! The control plane daemon: sources, hub, push, xDS and certificate services, debug pages.
+//!
+//! ```text
+//! source ──► hub ──► snapshot ──► push::queue ──► push::worker ──► xds::stream ──► proxy
+//!             │                        ▲                                │
+//!             └─► findings             └── whom it concerns             └─► push::registry (rollout)
+//! ```
+//!
+//! What is decided is decided in `meshd-core`; here are sockets, tasks, files and clocks. [`app::App`] puts the parts together.
+
+pub mod app;
+pub mod args;
+mod ca;
+pub mod config;
+mod debug;
+mod findings;
+mod hub;
+mod metrics;
+mod push;
 mod source;
+pub mod token;
+mod xds;

@@ -263,7 +263,8 @@ fn lines_from(text: &str, line: usize) -> &str {
     for _ in 1..line {
         rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
     }
-    let begin = if rest.starts_with("---") { rest.split_once('\n').map_or(rest.len(), |(first, _)| first.len()) } else { 0 };
+    let begin =
+        if rest.starts_with("---") { rest.split_once('\n').map_or(rest.len(), |(first, _)| first.len()) } else { 0 };
     let end = rest.get(begin..).and_then(|tail| tail.find("\n---")).map_or(rest.len(), |at| begin + at);
     rest.get(..end).unwrap_or(rest)
 }

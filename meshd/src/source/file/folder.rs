@@ -64,7 +64,11 @@ pub(crate) struct Scanned {
 
 impl Folder {
     /// The folder, with the last good versions of its files.
-    pub(crate) fn new(root: PathBuf, mut contents: Contents, last_good: Option<(LastGood, Vec<(Str, Vec<u8>)>)>) -> Self {
+    pub(crate) fn new(
+        root: PathBuf,
+        mut contents: Contents,
+        last_good: Option<(LastGood, Vec<(Str, Vec<u8>)>)>,
+    ) -> Self {
         let last_good = last_good.map(|(store, texts)| {
             for (path, text) in texts {
                 contents.restore(&path, &text);
@@ -124,7 +128,10 @@ impl Folder {
         let mut text = Vec::new();
         io::Read::by_ref(&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
         if u64::try_from(text.len()).is_ok_and(|len| len > MAX_FILE_BYTES) {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MAX_FILE_BYTES} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it has more than {MAX_FILE_BYTES} bytes"),
+            ));
         }
         Ok((text, stamp))
     }
@@ -147,7 +154,13 @@ impl Folder {
     }
 
     /// Takes note of files that are gone.
-    fn forget(&mut self, files: &BTreeMap<Str, Stamp>, unreadable: BTreeMap<Str, String>, root_gone: bool, now: Instant) {
+    fn forget(
+        &mut self,
+        files: &BTreeMap<Str, Stamp>,
+        unreadable: BTreeMap<Str, String>,
+        root_gone: bool,
+        now: Instant,
+    ) {
         if root_gone {
             return;
         }
@@ -210,7 +223,9 @@ fn store_finding(findings: Vec<Finding>) -> Change {
 }
 
 fn refused(error: &io::Error) -> Finding {
-    let message = format!("last good versions of files cannot be kept: {error}; everything works on, but a file that is broken before a restart has no last good version after it");
+    let message = format!(
+        "last good versions of files cannot be kept: {error}; everything works on, but a file that is broken before a restart has no last good version after it"
+    );
     let mut finding = Finding::new(Code::Unreadable, "", message).at(STATE_ORIGIN);
     finding.severity = Severity::Warning;
     finding.hint("free space in the state folder, or let it belong to the user that runs meshd")

@@ -136,7 +136,9 @@ async fn blocking<T: Send + 'static>(
         let result = work(&mut folder);
         (folder, result)
     });
-    done.await.inspect_err(|_| tracing::error!("The source of the folder has failed; restart meshd to read it again")).ok()
+    done.await
+        .inspect_err(|_| tracing::error!("The source of the folder has failed; restart meshd to read it again"))
+        .ok()
 }
 
 /// Whether somebody listens.

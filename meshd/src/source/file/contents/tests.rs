@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn mk_contents() -> Contents {
@@ -6,7 +5,9 @@ fn mk_contents() -> Contents {
 }
 
 fn service(name: &str, port: u16) -> String {
-    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{ports: [{{port: {port}}}]}}\n")
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+    )
 }
 
 fn set(contents: &mut Contents, path: &str, text: &str) -> Taken {

@@ -1,0 +1,300 @@
+//! The composition root: builds the parts, starts them in order, stops them in order.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
+use mesh_api::identity::{SpiffeId, TrustDomain};
+use mesh_api_rt::admin::AdminServer;
+use mesh_api_rt::drain::{self, Drained, Trigger};
+use mesh_api_rt::listen::ListenerTable;
+use mesh_api_rt::metrics::{Metrics, process};
+use mesh_api_rt::telemetry::LogHandle;
+use mesh_api_xds::ca_proto::CertificateServer;
+use mesh_api_xds::encoded::Encoded;
+use mesh_api_xds::grpc::AggregatedDiscoveryServer;
+use mesh_ca::caller::Trust;
+use mesh_ca::store::file::FileStore;
+use mesh_ca::token::TokenKeys;
+use meshd_core::translate::Translator;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::ca::roots::{CaOptions, Roots};
+use crate::ca::service::Certificates;
+use crate::config::Config;
+use crate::debug::Pages;
+use crate::findings::Findings;
+use crate::hub::{Hub, Outlets, Published};
+use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ServerMetrics};
+use crate::push::queue::Queue;
+use crate::push::registry::Registry;
+use crate::push::worker::Worker;
+use crate::source::Source;
+use crate::source::file::FileSource;
+use crate::xds::auth::Authenticator;
+use crate::xds::limit::Pace;
+use crate::xds::server::{Port, Services};
+use crate::xds::service::Discovery;
+use crate::xds::stream::Streams;
+use crate::xds::tls::Current;
+
+/// Events that sources may be ahead of the hub.
+const EVENTS: usize = 256;
+/// Questions of debug pages that may wait.
+const QUESTIONS: usize = 16;
+/// Time that what is left gets when the time for grace is over.
+const FORCE: Duration = Duration::from_secs(1);
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct App {
+    addresses: Addresses,
+    drain: Arc<Trigger>,
+    tasks: JoinSet<()>,
+    admin: AdminServer,
+    ready: watch::Sender<bool>,
+}
+
+/// Where a control plane listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The plaintext port.
+    pub grpc: Option<SocketAddr>,
+    /// The TLS port.
+    pub secure_grpc: Option<SocketAddr>,
+    /// Metrics, readiness, debug pages.
+    pub monitoring: SocketAddr,
+}
+
+/// The metrics of all parts.
+struct AllMetrics {
+    registry: Arc<Metrics>,
+    push: PushMetrics,
+    server: ServerMetrics,
+    ca: CaMetrics,
+}
+
+/// The sockets, open before anything else is: what cannot listen should say so at once.
+struct Sockets {
+    grpc: Option<TcpListener>,
+    secure_grpc: Option<TcpListener>,
+    monitoring: TcpListener,
+    addresses: Addresses,
+}
+
+impl App {
+    /// Starts a control plane and returns when it serves proxies. Until then, `/ready` says that it does not.
+    ///
+    /// Runs on the present tokio runtime, but for the debug pages, which have a thread of their own.
+    ///
+    /// # Errors
+    /// What cannot be used: an address, a folder, a key, the authority. Nothing is left running then.
+    pub async fn start(
+        config: Config,
+        sockets: &mut ListenerTable,
+        logging: Option<LogHandle>,
+    ) -> anyhow::Result<Self> {
+        let sockets = Sockets::open(&config, sockets)?;
+        let store = FileStore::open(&config.state_dir).context("opening the state folder (--state-dir)")?;
+        let store = Arc::new(store);
+        let tokens = TokenKeys::load_or_create(&*store).context("loading the keys of bootstrap tokens")?;
+        let source = open_source(&config)?;
+        let metrics = AllMetrics::new()?;
+        let (trigger, _) = drain::channel();
+        let drain = Arc::new(trigger);
+        let mut tasks = JoinSet::new();
+
+        let registry = Registry::new(metrics.push.clone());
+        let queue = Queue::new(metrics.push.clone());
+        let findings = Arc::new(Findings::new(metrics.push.clone()));
+        let translate = Arc::new(Translator::<Encoded>::default());
+        let outlets = Outlets {
+            registry: Arc::clone(&registry),
+            queue: Arc::clone(&queue),
+            translate: translate.clone(),
+            findings: Arc::clone(&findings),
+            metrics: metrics.push.clone(),
+        };
+        let (hub, published) = Hub::new([source.name()], config.debounce, outlets);
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let (ready, is_ready) = watch::channel(false);
+        let pages =
+            Pages { registry: Arc::clone(&registry), findings, published: published.clone(), ask, ready: is_ready };
+        let routes = pages.router(Arc::clone(&metrics.registry), logging);
+        let admin = AdminServer::start("meshd-admin", vec![(sockets.monitoring, routes)]);
+        let admin = admin.context("starting the monitoring server")?;
+
+        let (tell, events) = mpsc::channel(EVENTS);
+        tasks.spawn(Box::new(source).run(tell, drain.watcher()));
+        tasks.spawn(hub.run(events, questions, drain.watcher()));
+        for _ in 0..config.push_workers.max(1) {
+            let worker = Worker {
+                queue: Arc::clone(&queue),
+                published: published.clone(),
+                translate: translate.clone(),
+                metrics: metrics.push.clone(),
+            };
+            tasks.spawn(worker.run(drain.watcher()));
+        }
+
+        // A replica serves nothing before every source is synced.
+        let first = first_snapshot(published.clone()).await?;
+        let domain = trust_domain(&config, &first)?;
+        let aliases = first.snapshot.mesh.trust_domain_aliases.to_vec();
+        let trust = ArcSwap::from_pointee(Trust { domain: domain.clone(), aliases });
+        let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens) });
+        tasks.spawn(follow_mesh(published, Arc::clone(&authenticator), drain.watcher()));
+        let serving: Current = Arc::default();
+        let options = ca_options(&config, domain);
+        let roots = Roots::open(options, store, Arc::clone(&serving), metrics.ca.clone(), SystemTime::now());
+        let roots = roots.context("opening the certificate authority")?;
+        let streams = Arc::new(Streams {
+            registry,
+            queue,
+            pace: Pace::new(config.streams_per_second),
+            cluster: config.cluster.clone(),
+            metrics: metrics.push.clone(),
+            server: metrics.server.clone(),
+        });
+        let certificates = Certificates {
+            authority: roots.authority(),
+            authenticator: Arc::clone(&authenticator),
+            metrics: metrics.ca.clone(),
+        };
+        let discovery = Discovery { streams, authenticator, drain: Arc::clone(&drain) };
+        let services = Services {
+            discovery: AggregatedDiscoveryServer::new(Arc::new(discovery)),
+            certificates: CertificateServer::new(Arc::new(certificates)),
+        };
+        tasks.spawn(roots.run(drain.watcher()));
+        for (socket, tls) in [(sockets.grpc, None), (sockets.secure_grpc, Some(serving))] {
+            let Some(socket) = socket else { continue };
+            let listener = tokio::net::TcpListener::from_std(socket).context("handing a socket to the runtime")?;
+            let (services, metrics) = (services.clone(), metrics.server.clone());
+            let port = Port { listener, tls, services, max_age: config.max_connection_age, metrics };
+            tasks.spawn(port.run(drain.watcher()));
+        }
+        ready.send_replace(true);
+        let addresses = sockets.addresses;
+        tracing::info!(?addresses, "Control plane serves");
+        Ok(Self { addresses, drain, tasks, admin, ready })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Stops: not ready any more, streams are told to go elsewhere and get `grace` to end, debug pages go last.
+    pub async fn stop(mut self, grace: Duration) -> Drained {
+        self.ready.send_replace(false);
+        let drained = self.drain.drain(grace, FORCE).await;
+        self.tasks.shutdown().await;
+        let admin = self.admin;
+        // It waits for answers under way, which blocks.
+        let _ = tokio::task::spawn_blocking(move || admin.stop()).await;
+        drained
+    }
+}
+
+impl Sockets {
+    fn open(config: &Config, table: &mut ListenerTable) -> anyhow::Result<Self> {
+        if let Some(address) = config.grpc
+            && !config.allow_plaintext
+            && !address.ip().to_canonical().is_loopback()
+        {
+            bail!(
+                "{address} (--grpc-addr) is not loopback: anybody who reaches it could read the configuration of any \
+                 proxy; use the TLS port, or --allow-plaintext if that is what you want"
+            );
+        }
+        let mut open = |address: SocketAddr, flag: &str| -> anyhow::Result<(TcpListener, SocketAddr)> {
+            let socket = table.listen(address).with_context(|| format!("opening the port of {flag}"))?;
+            let address = socket.local_addr().context("asking for the bound address")?;
+            Ok((socket, address))
+        };
+        let grpc = config.grpc.map(|address| open(address, "--grpc-addr")).transpose()?;
+        let secure = config.secure_grpc.map(|address| open(address, "--secure-grpc-addr")).transpose()?;
+        let (monitoring, at) = open(config.monitoring, "--monitoring-addr")?;
+        let address = |socket: &Option<(TcpListener, SocketAddr)>| socket.as_ref().map(|(_, address)| *address);
+        let addresses = Addresses { grpc: address(&grpc), secure_grpc: address(&secure), monitoring: at };
+        let socket = |socket: Option<(TcpListener, SocketAddr)>| socket.map(|(socket, _)| socket);
+        Ok(Self { grpc: socket(grpc), secure_grpc: socket(secure), monitoring, addresses })
+    }
+}
+
+impl AllMetrics {
+    fn new() -> anyhow::Result<Self> {
+        let mut metrics = Metrics::new();
+        let (push, server, ca) = (metrics.register()?, metrics.register()?, metrics.register()?);
+        let info: InfoMetrics = metrics.register()?;
+        info.info.get_or_create(&ByVersion { version: env!("CARGO_PKG_VERSION").to_owned() }).set(1);
+        process::register(&mut metrics)?;
+        Ok(Self { registry: metrics.share(), push, server, ca })
+    }
+}
+
+fn open_source(config: &Config) -> anyhow::Result<FileSource> {
+    let (cluster, namespace) = (config.cluster.clone(), config.default_namespace.clone());
+    FileSource::open(&config.config_dir, &config.state_dir, cluster, namespace)
+        .with_context(|| format!("opening {} (--config-dir)", config.config_dir.display()))
+}
+
+async fn first_snapshot(mut published: watch::Receiver<Option<Published>>) -> anyhow::Result<Published> {
+    let first = published.wait_for(Option::is_some).await.context("the hub ended before the first snapshot")?;
+    first.clone().context("the hub published nothing")
+}
+
+/// The trust domain: that of the mesh configuration, with which the flag must agree, because translation follows the first
+/// and issued certificates the second.
+fn trust_domain(config: &Config, first: &Published) -> anyhow::Result<TrustDomain> {
+    let domain = &first.snapshot.mesh.trust_domain;
+    match &config.trust_domain {
+        Some(wanted) if wanted != domain => bail!(
+            "--trust-domain is {wanted}, but the mesh configuration says {domain}; set trustDomain: {wanted} in the \
+             ConfigMap istio of namespace {} or leave the flag out",
+            config.namespace
+        ),
+        _ => Ok(domain.clone()),
+    }
+}
+
+fn ca_options(config: &Config, domain: TrustDomain) -> CaOptions {
+    CaOptions {
+        lifetimes: config.lifetimes,
+        root_ttl: config.root_ttl,
+        plugged: config.ca_certs.clone(),
+        identity: SpiffeId::new(domain.clone(), config.namespace.as_str(), "istiod"),
+        dns_names: config.serving_names(),
+        domain,
+    }
+}
+
+/// Lets callers of new aliases in, and says when the trust domain itself was changed, which takes a restart.
+async fn follow_mesh(
+    mut published: watch::Receiver<Option<Published>>,
+    authenticator: Arc<Authenticator>,
+    mut drain: drain::Watcher,
+) {
+    loop {
+        tokio::select! {
+            () = drain.graceful() => return,
+            changed = published.changed() => if changed.is_err() { return },
+        }
+        let Some(Published { snapshot, .. }) = published.borrow_and_update().clone() else { continue };
+        let trust = authenticator.trust.load_full();
+        if snapshot.mesh.trust_domain != trust.domain {
+            let (configured, running) = (&snapshot.mesh.trust_domain, &trust.domain);
+            tracing::error!(%configured, %running, "Trust domain was changed; restart meshd to issue certificates of it");
+        }
+        let aliases = snapshot.mesh.trust_domain_aliases.to_vec();
+        if aliases != trust.aliases {
+            tracing::info!(?aliases, "Trust domain aliases changed");
+            authenticator.trust.store(Arc::new(Trust { domain: trust.domain.clone(), aliases }));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The certificate authority of the mesh: what issues, what serves.
+
+pub(crate) mod roots;
+pub(crate) mod service;

@@ -1,0 +1,260 @@
+//! The authority over time: opened at start, its roots replaced before they expire, plugged-in files followed, and our own
+//! serving certificate renewed. Whatever fails here is said and tried again; what issues and serves stays as it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use mesh_api::identity::{SpiffeId, TrustDomain};
+use mesh_api_rt::drain::Watcher;
+use mesh_ca::authority::{Authority as _, LocalAuthority};
+use mesh_ca::caller::Grant;
+use mesh_ca::client::{CertificateRequest, Credential, CredentialError, RequestError};
+use mesh_ca::csr::{CsrError, ValidCsr};
+use mesh_ca::issue::{IssueError, Lifetimes};
+use mesh_ca::key::KeyKind;
+use mesh_ca::plugged::{self, CaCerts, PluggedError};
+use mesh_ca::rotation::{RenewalPolicy, next_renewal};
+use mesh_ca::selfsigned::{Options, SelfSigned, SelfSignedError};
+use mesh_ca::store::file::FileStore;
+use mesh_ca::time::to_unix;
+use tokio::time::sleep;
+
+use crate::metrics::CaMetrics;
+use crate::xds::tls::{Current, TlsError, server_config};
+
+/// Longest time between two looks at the authority. Istio looks at plugged-in files when they change and at its own root every
+/// hour; a minute does for both.
+const LOOK: Duration = Duration::from_secs(60);
+/// Lifetime of the serving certificate: renewed without anybody's help, so it need not be long.
+const SERVING_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What the authority is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct CaOptions {
+    /// Trust domain.
+    pub(crate) domain: TrustDomain,
+    /// Lifetimes of certificates.
+    pub(crate) lifetimes: Lifetimes,
+    /// Lifetime of a self-signed root.
+    pub(crate) root_ttl: Duration,
+    /// Folder of a plugged-in authority.
+    pub(crate) plugged: Option<PathBuf>,
+    /// Our own identity.
+    pub(crate) identity: SpiffeId,
+    /// Names under which proxies reach us.
+    pub(crate) dns_names: Vec<String>,
+}
+
+/// Why there is no authority, or no certificate of our own.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootsError {
+    /// The self-signed authority.
+    #[error("the self-signed authority cannot be used")]
+    SelfSigned(#[source] SelfSignedError),
+    /// The plugged-in one.
+    #[error("the plugged-in authority in {folder} cannot be used")]
+    Plugged {
+        /// Where it is.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: PluggedError,
+    },
+    /// No request of our own.
+    #[error("a request for the serving certificate could not be made")]
+    Request(#[source] RequestError),
+    /// Our own request was refused.
+    #[error("the request for the serving certificate is refused")]
+    Csr(#[source] CsrError),
+    /// The authority failed.
+    #[error("the serving certificate could not be issued")]
+    Issue(#[source] IssueError),
+    /// What was issued does not verify.
+    #[error("the serving certificate cannot be used")]
+    Credential(#[source] CredentialError),
+    /// TLS refuses it.
+    #[error("the secure port cannot be configured")]
+    Tls(#[source] TlsError),
+}
+
+enum Kind {
+    SelfSigned(Box<SelfSigned>),
+    Plugged { folder: PathBuf, seen: Option<CaCertsStamp> },
+}
+
+/// When the files of a folder last changed.
+type CaCertsStamp = Vec<(PathBuf, SystemTime, u64)>;
+
+/// The authority and our own certificate.
+pub(crate) struct Roots {
+    options: CaOptions,
+    store: Arc<FileStore>,
+    kind: Kind,
+    authority: Arc<ArcSwap<LocalAuthority>>,
+    serving: Current,
+    /// When the serving certificate is renewed.
+    renew_at: SystemTime,
+    metrics: CaMetrics,
+}
+
+impl Roots {
+    /// Opens the authority and issues our own certificate.
+    ///
+    /// # Errors
+    /// Names the file, or the part, that cannot be used.
+    pub(crate) fn open(
+        options: CaOptions,
+        store: Arc<FileStore>,
+        serving: Current,
+        metrics: CaMetrics,
+        now: SystemTime,
+    ) -> Result<Self, RootsError> {
+        let (kind, authority) = match &options.plugged {
+            Some(folder) => {
+                let seen = stamp(folder);
+                let authority = load_plugged(folder, &options, now)?;
+                tracing::info!(folder = %folder.display(), "Plugged-in authority issues");
+                (Kind::Plugged { folder: folder.clone(), seen }, Arc::new(authority))
+            }
+            None => {
+                let mut own = Options::new(options.domain.clone());
+                own.lifetimes = options.lifetimes;
+                own.root_ttl = options.root_ttl;
+                let opened = SelfSigned::open(&*store, own, now);
+                let (ca, changes) = opened.map_err(RootsError::SelfSigned)?;
+                tracing::info!(?changes, "Self-signed authority issues");
+                let authority = ca.authority();
+                (Kind::SelfSigned(Box::new(ca)), authority)
+            }
+        };
+        let authority = Arc::new(ArcSwap::new(authority));
+        let mut roots = Self { options, store, kind, authority, serving, renew_at: now, metrics };
+        roots.renew(now)?;
+        Ok(roots)
+    }
+
+    /// What issues at present.
+    pub(crate) fn authority(&self) -> Arc<ArcSwap<LocalAuthority>> {
+        Arc::clone(&self.authority)
+    }
+
+    /// Follows time and files until the drain begins.
+    pub(crate) async fn run(mut self, mut drain: Watcher) {
+        loop {
+            let now = SystemTime::now();
+            let until = self.renew_at.duration_since(now).unwrap_or(Duration::from_secs(1)).min(LOOK);
+            tokio::select! {
+                () = drain.graceful() => return,
+                () = sleep(until) => {}
+            }
+            self.look(SystemTime::now());
+        }
+    }
+
+    /// Does what is due.
+    fn look(&mut self, now: SystemTime) {
+        let changed = match self.follow(now) {
+            Ok(changed) => changed,
+            Err(error) => {
+                self.failed(&error, "Authority stays as it is");
+                false
+            }
+        };
+        if (changed || now >= self.renew_at)
+            && let Err(error) = self.renew(now)
+        {
+            self.failed(&error, "Serving certificate stays as it is");
+            // Tried again soon, but not at once.
+            self.renew_at = now + LOOK;
+        }
+    }
+
+    /// Brings the authority up to date; whether it is another one now.
+    fn follow(&mut self, now: SystemTime) -> Result<bool, RootsError> {
+        match &mut self.kind {
+            Kind::SelfSigned(ca) => {
+                // Whether proxies hold the new root is not reported by them yet, so only time counts.
+                let changes = ca.advance(&*self.store, false, now).map_err(RootsError::SelfSigned)?;
+                if changes.is_empty() {
+                    return Ok(false);
+                }
+                tracing::info!(?changes, "Roots of the authority changed");
+                self.authority.store(ca.authority());
+            }
+            Kind::Plugged { folder, seen } => {
+                let stamp = stamp(folder);
+                if *seen == stamp {
+                    return Ok(false);
+                }
+                // Also after a failure: what is broken is said once, and looked at again when it changes.
+                *seen = stamp;
+                let authority = load_plugged(folder, &self.options, now)?;
+                tracing::info!(folder = %folder.display(), "Plugged-in authority was replaced");
+                self.authority.store(Arc::new(authority));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Issues our own certificate and serves with it from now on.
+    fn renew(&mut self, now: SystemTime) -> Result<(), RootsError> {
+        let authority = self.authority.load_full();
+        let request = CertificateRequest::new(self.options.identity.clone(), KeyKind::EcdsaP256);
+        let request = request.map_err(RootsError::Request)?;
+        let csr = ValidCsr::parse(request.csr()).map_err(RootsError::Csr)?;
+        let grant = Grant::control_plane(self.options.identity.clone(), self.options.dns_names.clone());
+        let issued = authority.issue(&csr, &grant, Some(SERVING_TTL), now).map_err(RootsError::Issue)?;
+        let credential = request.finish(&issued.to_answer(), now).map_err(RootsError::Credential)?;
+        let config = server_config(&credential, authority.bundle()).map_err(RootsError::Tls)?;
+        self.renew_at = self.next_renewal(&credential, now);
+        self.serving.store(Arc::new(Some(Arc::new(config))));
+        self.tell(&credential, &authority);
+        Ok(())
+    }
+
+    fn next_renewal(&self, credential: &Credential, now: SystemTime) -> SystemTime {
+        next_renewal(now, credential.leaf.not_after, RenewalPolicy::default(), &mut rand::rng())
+    }
+
+    fn tell(&self, credential: &Credential, authority: &LocalAuthority) {
+        let expires = mesh_ca::time::display(credential.leaf.not_after);
+        tracing::info!(serial = %credential.leaf.serial, expires, "Serving certificate issued");
+        self.metrics.serving_expiry.set(to_unix(credential.leaf.not_after));
+        if let Some(first) = authority.bundle().roots().iter().map(|root| root.not_after).min() {
+            self.metrics.root_expiry.set(to_unix(first));
+        }
+        if let Some(first) = authority.not_after() {
+            self.metrics.chain_expiry.set(to_unix(first));
+        }
+    }
+
+    fn failed(&self, error: &RootsError, consequence: &'static str) {
+        self.metrics.renewal_failures.inc();
+        tracing::error!(error = %mesh_api_rt::report::Report::new(error), "{consequence}");
+    }
+}
+
+fn load_plugged(folder: &Path, options: &CaOptions, now: SystemTime) -> Result<LocalAuthority, RootsError> {
+    let load = || plugged::load(&CaCerts::read(folder)?, &options.domain, options.lifetimes, now);
+    load().map_err(|source| RootsError::Plugged { folder: folder.to_owned(), source })
+}
+
+/// What tells that the files of a folder may have changed; `None` when it cannot be read.
+fn stamp(folder: &Path) -> Option<CaCertsStamp> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).ok()? {
+        let path = entry.ok()?.path();
+        // Follows links: a mounted secret changes behind them.
+        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        if meta.is_file() {
+            files.push((path, meta.modified().ok()?, meta.len()));
+        }
+    }
+    files.sort();
+    Some(files)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use mesh_ca::caller::Trust;
+use mesh_ca::cert::Cert;
+
+use super::*;
+
+fn mk_options(plugged: Option<PathBuf>) -> CaOptions {
+    let domain = Trust::default().domain;
+    CaOptions {
+        identity: SpiffeId::new(domain.clone(), "istio-system", "istiod"),
+        domain,
+        lifetimes: Lifetimes::default(),
+        root_ttl: Duration::from_secs(3650 * 86_400),
+        plugged,
+        dns_names: vec!["istiod.istio-system.svc".to_owned()],
+    }
+}
+
+fn open(state: &Path, options: CaOptions, now: SystemTime) -> (Result<Roots, RootsError>, Current) {
+    let store = Arc::new(FileStore::open(state).unwrap());
+    let serving = Current::default();
+    let metrics = mesh_api_rt::metrics::Metrics::new().register().unwrap();
+    (Roots::open(options, store, Arc::clone(&serving), metrics, now), serving)
+}
+
+fn root_of(roots: &Roots) -> Cert {
+    roots.authority.load().bundle().roots()[0].clone()
+}
+
+#[test]
+fn the_root_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let now = SystemTime::now();
+    let first = root_of(&open(&state, mk_options(None), now).0.unwrap());
+    let second = root_of(&open(&state, mk_options(None), now).0.unwrap());
+    assert_eq!(first, second);
+}
+
+#[test]
+fn the_serving_certificate_is_renewed_in_time_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let (roots, serving) = open(&folder.path().join("state"), mk_options(None), now);
+    let mut roots = roots.unwrap();
+    let config = || serving.load().as_ref().clone().unwrap();
+    let first = config();
+    roots.look(now + Duration::from_secs(3600));
+    assert!(Arc::ptr_eq(&first, &config()), "nothing was due");
+    assert!(roots.renew_at < now + SERVING_TTL);
+    roots.look(now + SERVING_TTL / 2 + Duration::from_secs(3600));
+    assert!(!Arc::ptr_eq(&first, &config()));
+    assert!(roots.renew_at > now + SERVING_TTL);
+}
+
+#[test]
+fn a_plugged_authority_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("cacerts");
+    let (roots, _) = open(&folder.path().join("state"), mk_options(Some(missing.clone())), SystemTime::now());
+    let error = roots.err().unwrap();
+    let said = mesh_api_rt::report::Report::new(&error).to_string();
+    assert!(said.contains(&missing.display().to_string()), "{said}");
+}

@@ -1,0 +1,106 @@
+//! Everything that can be set, read once at start into one struct; no flag and no variable is read later.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_api::identity::TrustDomain;
+use mesh_api::ids::ClusterId;
+use mesh_api::text::Str;
+use mesh_ca::issue::Lifetimes;
+use mesh_ca::selfsigned::DEFAULT_ROOT_TTL;
+use meshd_core::debounce::DebounceConfig;
+
+/// The settings of a control plane.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of YAML and JSON files: the source of configuration.
+    pub config_dir: PathBuf,
+    /// Folder of what must survive a restart: the authority's key, the keys of tokens, last good versions of files. Only its
+    /// owner may enter it; one process uses it at a time.
+    pub state_dir: PathBuf,
+    /// Address of the plaintext port for xDS and certificates; `None` is no such port.
+    pub grpc: Option<SocketAddr>,
+    /// Address of the TLS port; `None` is no such port.
+    pub secure_grpc: Option<SocketAddr>,
+    /// Address of metrics, readiness and debug pages.
+    pub monitoring: SocketAddr,
+    /// Whether the plaintext port may be on an address that other machines reach.
+    pub allow_plaintext: bool,
+    /// Trust domain, which the mesh configuration must then name too; `None` takes that of the mesh configuration.
+    pub trust_domain: Option<TrustDomain>,
+    /// Cluster of the objects of the folder, and of proxies that name none.
+    pub cluster: ClusterId,
+    /// Namespace that the control plane runs in: part of its identity and its names.
+    pub namespace: Str,
+    /// Namespace of objects that name none.
+    pub default_namespace: Str,
+    /// Names under which proxies reach the TLS port, besides the usual ones.
+    pub dns_names: Vec<String>,
+    /// Folder of a plugged-in authority, in Istio's `cacerts` layout. Without it, the authority is self-signed.
+    pub ca_certs: Option<PathBuf>,
+    /// Lifetimes of issued certificates.
+    pub lifetimes: Lifetimes,
+    /// Lifetime of a self-signed root.
+    pub root_ttl: Duration,
+    /// When changes become a snapshot.
+    pub debounce: DebounceConfig,
+    /// Translations at one time.
+    pub push_workers: usize,
+    /// Streams that may begin in a second; 0 is no limit.
+    pub streams_per_second: u32,
+    /// How long a connection of a proxy lives.
+    pub max_connection_age: Duration,
+}
+
+/// Source: istiod `--keepaliveMaxServerConnectionAge`.
+pub const DEFAULT_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+
+impl Config {
+    /// The defaults, with ports that the kernel chooses on loopback: what a test or an embedder starts from.
+    #[must_use]
+    pub fn on_loopback(config_dir: PathBuf, state_dir: PathBuf) -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            config_dir,
+            state_dir,
+            grpc: Some(any_port),
+            secure_grpc: Some(any_port),
+            monitoring: any_port,
+            allow_plaintext: false,
+            trust_domain: None,
+            cluster: ClusterId::from("Kubernetes"),
+            namespace: Str::from(mesh_api::names::ROOT_NAMESPACE),
+            default_namespace: Str::from("default"),
+            dns_names: Vec::new(),
+            ca_certs: None,
+            lifetimes: Lifetimes::default(),
+            root_ttl: DEFAULT_ROOT_TTL,
+            debounce: DebounceConfig::default(),
+            push_workers: 2,
+            streams_per_second: 0,
+            max_connection_age: DEFAULT_CONNECTION_AGE,
+        }
+    }
+
+    /// All names of the TLS port: those that Istio's agents ask for, our own, and those that were set.
+    #[must_use]
+    pub fn serving_names(&self) -> Vec<String> {
+        let namespace = &self.namespace;
+        let domain = mesh_api::names::CLUSTER_DOMAIN;
+        let mut names = vec![
+            format!("istiod.{namespace}.svc"),
+            format!("istiod.{namespace}.svc.{domain}"),
+            format!("meshd.{namespace}.svc"),
+            "istiod".to_owned(),
+            "meshd".to_owned(),
+            "localhost".to_owned(),
+        ];
+        for name in &self.dns_names {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+}
