@@ -5,6 +5,7 @@
 
 mod clusters;
 mod drain;
+mod dump;
 mod ready;
 mod server_info;
 mod state;
@@ -16,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use mesh_api_rt::admin::{AdminServer, Router};
 use mesh_api_rt::listen::{ListenError, ListenerTable};
@@ -78,6 +80,7 @@ struct Admin {
     context: AdminContext,
     metrics: Arc<Metrics>,
     started: Instant,
+    started_at: SystemTime,
     /// `/healthcheck/fail` was asked for.
     failing: AtomicBool,
 }
@@ -114,7 +117,13 @@ impl Admin {
         context.hub.register(&mut metrics)?;
         let started = Instant::now();
         state::register(&mut metrics, &context.shared, &context.hub, context.bootstrap.workers, started)?;
-        Ok(Self { context, metrics: metrics.share(), started, failing: AtomicBool::new(false) })
+        Ok(Self {
+            context,
+            metrics: metrics.share(),
+            started,
+            started_at: SystemTime::now(),
+            failing: AtomicBool::new(false),
+        })
     }
 
     /// Port 15000, on loopback.
@@ -126,6 +135,7 @@ impl Admin {
         let router = stats::pages(router, self);
         let router = clusters::pages(router, self);
         let router = server_info::pages(router, self);
+        let router = dump::pages(router, self);
         let router = drain::pages(router, self);
         ready::page(router, "/ready", self)
     }

@@ -141,6 +141,12 @@ pub(super) fn expires(certificate: &X509Certificate<'_>) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
+/// A moment as protobuf's JSON has it.
+pub(super) fn moment(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    rfc3339(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
 /// `2026-01-02T03:04:05Z`, by the civil calendar of Howard Hinnant's `civil_from_days`.
 fn rfc3339(timestamp: i64) -> String {
     let (days, second) = (timestamp.div_euclid(86_400), timestamp.rem_euclid(86_400));

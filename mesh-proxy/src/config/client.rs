@@ -4,7 +4,7 @@
 //! nothing is sent twice.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_api_rt::backoff::Backoff;
 use mesh_api_rt::report::Report;
@@ -208,6 +208,7 @@ impl Client {
             match action {
                 ClientAction::Send(request) => self.send(request),
                 ClientAction::Update(update) => {
+                    self.control.shared.store.held.apply(&update, SystemTime::now());
                     self.staged.add(update);
                     if !self.marked {
                         self.quiet_at = Some(Instant::now() + UNMARKED_QUIET);
@@ -244,6 +245,7 @@ impl Client {
             self.act(actions);
         }
         for Answer { type_url, rejections } in answers {
+            self.control.shared.store.held.reject(type_url, &rejections);
             let actions = match rejections.first() {
                 None => self.session.ack(type_url),
                 Some(first) => {

@@ -4,5 +4,6 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod dns;
+pub mod held;
 pub mod identity;
 pub mod store;

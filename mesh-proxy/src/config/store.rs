@@ -6,6 +6,7 @@ use mesh_api_xds::ir::secret::Secret;
 use mesh_proxy_core::plan::Plan;
 use tokio::sync::watch;
 
+use super::held::Held;
 use crate::tls::store::Secrets;
 
 /// One consistent state of configuration.
@@ -37,11 +38,13 @@ impl Secrets for Live {
 #[derive(Debug)]
 pub struct Store {
     sender: watch::Sender<Arc<Live>>,
+    /// What was received, for dumps.
+    pub held: Held,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { sender: watch::Sender::new(Arc::new(Live::empty())) }
+        Self { sender: watch::Sender::new(Arc::new(Live::empty())), held: Held::default() }
     }
 }
 

@@ -73,7 +73,7 @@ impl Sinks {
     /// # Errors
     /// When the kernel refuses the thread.
     pub fn start() -> io::Result<Self> {
-        Self::with(|path| -> io::Result<Box<dyn Write>> { Ok(open(path)?) })
+        Self::with(open)
     }
 
     fn with(open: impl FnMut(&str) -> io::Result<Box<dyn Write>> + Send + 'static) -> io::Result<Self> {

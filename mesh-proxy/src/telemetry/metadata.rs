@@ -14,10 +14,13 @@ const MOST_PEERS: usize = 1024;
 /// Bytes of header values remembered; Istio's are about 500 bytes each.
 const MOST_BYTES: usize = 1 << 20;
 
+/// What a value said; `None` when it was nonsense.
+type Peer = Option<Arc<Workload>>;
+
 /// A worker's memory of peers.
 #[derive(Debug, Default)]
 pub struct PeerCache {
-    known: RefCell<HashMap<Box<[u8]>, Option<Arc<Workload>>>>,
+    known: RefCell<HashMap<Box<[u8]>, Peer>>,
     /// Length of all keys together.
     bytes: Cell<usize>,
     decoded: Cell<u64>,
