@@ -6,7 +6,7 @@
 
 mod command;
 mod escape;
-mod time;
+pub(crate) mod time;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_api_xds::ir::cluster::{Cluster, UpstreamProtocol};
 use mesh_proxy_core::endpoint::{Endpoint, EndpointId, InFlight};
@@ -60,6 +60,8 @@ pub struct Forwarding<'a> {
     pub follows: Follows,
     /// Whether the client asked for another protocol.
     pub switch: Switch,
+    /// When the request began.
+    pub start_time: SystemTime,
 }
 
 /// Forwards the request in `scratch` and delivers the response.
@@ -79,8 +81,9 @@ pub async fn forward(
     let overflow = || Fault::new(FaultKind::UpstreamOverflow);
     let _request = cluster.state.circuit.request(&cluster.settings.limits).ok_or_else(overflow)?;
     let follows = down.request_follows(&scratch.request);
+    let start_time = scratch.record.start_time;
     let forwarding =
-        Forwarding { worker, connection, routed, client, cluster: &cluster, follows, switch: down.switch() };
+        Forwarding { worker, connection, routed, client, cluster: &cluster, follows, switch: down.switch(), start_time };
     prepare::upstream_request(&forwarding, &mut scratch.request)?;
     scratch.progress.request_ended = follows == Follows::Nothing;
     let mut retries = Retries::new(&forwarding, &scratch.request);
@@ -231,6 +234,7 @@ impl Forwarding<'_> {
             route: &self.routed.route.name,
             cluster: &self.cluster.settings.name,
             upstream,
+            start_time: self.start_time,
         }
     }
 
@@ -326,7 +330,9 @@ async fn open(forwarding: &Forwarding<'_>, key: &PoolKey) -> Result<(Connected, 
     let _pending = circuit.pending(&settings.limits).ok_or(Opening::Overflow)?;
     let permit = circuit.connection(&settings.limits).ok_or(Opening::Overflow)?;
     let options = ConnectOptions::of(settings, forwarding.worker.shared.socket_mark);
-    Ok((connect(key, options).await?, Some(permit)))
+    let connected = connect(key, options).await;
+    forwarding.worker.telemetry.connected(connected.is_ok());
+    Ok((connected?, Some(permit)))
 }
 
 /// Delivers a response that has begun.

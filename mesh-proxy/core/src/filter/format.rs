@@ -5,12 +5,14 @@
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
 use crate::facts::RequestFacts;
 use crate::head::name::FieldName;
 use crate::head::{Head, Version};
+use crate::log_format::time::TimeFormat;
 use crate::rejected::BadFormat;
 
 /// A formatted value; short ones stay on the stack.
@@ -24,6 +26,7 @@ pub struct Format(Box<[Piece]>);
 enum Piece {
     Text(Box<[u8]>),
     Command(Command),
+    StartTime(TimeFormat),
     Header { of: Message, name: FieldName, alternative: Option<FieldName>, max_bytes: Option<usize> },
 }
 
@@ -99,6 +102,8 @@ pub struct Context<'a> {
     pub cluster: &'a str,
     /// The endpoint, once it is known.
     pub upstream: Option<SocketAddr>,
+    /// When the request began.
+    pub start_time: SystemTime,
 }
 
 impl Format {
@@ -148,6 +153,11 @@ impl Format {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text),
                 Piece::Command(command) => command.format(context, request, response, &mut out),
+                Piece::StartTime(format) => {
+                    let mut text = Vec::with_capacity(32);
+                    format.write(context.start_time, &mut text);
+                    out.extend_from_slice(&text);
+                }
                 Piece::Header { of, name, alternative, max_bytes } => {
                     let head = match of {
                         Message::Request => Some(request),
@@ -183,6 +193,11 @@ impl Piece {
     fn parse(command: &str) -> Option<Self> {
         if let Some((_, known)) = COMMANDS.iter().find(|(word, _)| *word == command) {
             return Some(Self::Command(*known));
+        }
+        if let Some(rest) = command.strip_prefix("START_TIME") {
+            let argument = rest.strip_prefix('(').map_or(Some(rest), |rest| rest.strip_suffix(')'))?;
+            let format = if rest.starts_with('(') { TimeFormat::compile(argument)? } else { TimeFormat::iso() };
+            return (rest.is_empty() || rest.starts_with('(')).then_some(Self::StartTime(format));
         }
         let (of, rest) = match command.strip_prefix("REQ(") {
             Some(rest) => (Message::Request, rest),
@@ -270,6 +285,7 @@ mod tests {
     use crate::facts::{ConnFacts, Peer};
     use mesh_api::text::Str;
     use std::sync::Arc;
+    use std::time::Duration;
 
     #[track_caller]
     fn check(value: &str, expect: &str) {
@@ -284,7 +300,8 @@ mod tests {
         response.set_status(204).unwrap();
         let facts = RequestFacts { client: SocketAddr::from(([1, 2, 3, 4], 5)), ..RequestFacts::direct(&conn) };
         let upstream = Some(SocketAddr::from(([10, 0, 0, 9], 8080)));
-        let context = Context { facts, route: "r", cluster: "c", upstream };
+        let start_time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_323_045_678);
+        let context = Context { facts, route: "r", cluster: "c", upstream, start_time };
         let text = Format::compile(value).unwrap().format(&context, &request, Some(&response));
         assert_eq!(String::from_utf8_lossy(&text), expect, "{value}");
     }
@@ -309,6 +326,8 @@ mod tests {
         check("%PROTOCOL% %ROUTE_NAME% %UPSTREAM_CLUSTER%", "HTTP/1.1 r c");
         check("%DOWNSTREAM_PEER_URI_SAN%;%DOWNSTREAM_PEER_FINGERPRINT_256%", "spiffe://a/ns/b/sa/c;abcd");
         check("%REQUESTED_SERVER_NAME%", "web");
+        check("t=%START_TIME(%s.%3f)%", "t=1767323045.678");
+        check("%START_TIME%", "2026-01-02T03:04:05.678Z");
     }
 
     proptest::proptest! {
@@ -322,7 +341,9 @@ mod tests {
     fn what_is_not_known_is_refused() {
         let error = |value: &str| Format::compile(value).unwrap_err();
         assert_eq!(error("50%"), BadFormat::Unclosed("50%".to_owned()));
-        for command in ["NOPE", "REQ(x", "REQ(a b)", "REQ(x):y", "CEL(request.path)", "REQ(x)z"] {
+        for command in
+            ["NOPE", "REQ(x", "REQ(a b)", "REQ(x):y", "CEL(request.path)", "REQ(x)z", "START_TIME(%Q)", "START_TIMES"]
+        {
             assert!(Format::compile(&format!("%{command}%")).is_err(), "{command}");
         }
         assert_eq!(error("%NOPE%"), BadFormat::Unknown("NOPE".to_owned()));

@@ -149,7 +149,13 @@ mod tests {
     #[track_caller]
     fn check(edits: &Edits, before: &[(&str, &str)], expect: &[(&str, &str)]) {
         let conn = ConnFacts::new(SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 80)));
-        let context = Context { facts: RequestFacts::direct(&conn), route: "r", cluster: "c", upstream: None };
+        let context = Context {
+            facts: RequestFacts::direct(&conn),
+            route: "r",
+            cluster: "c",
+            upstream: None,
+            start_time: std::time::SystemTime::UNIX_EPOCH,
+        };
         let mut head = Head::request();
         for (name, value) in before {
             head.append(*name, value.as_bytes()).unwrap();

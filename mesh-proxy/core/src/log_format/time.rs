@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A compiled time format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TimeFormat(Box<[Part]>);
+pub(crate) struct TimeFormat(Box<[Part]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -40,12 +40,12 @@ struct Civil {
 
 impl TimeFormat {
     /// Envoy's default: `2026-01-02T03:04:05.678Z`.
-    pub(super) fn iso() -> Self {
+    pub(crate) fn iso() -> Self {
         Self::compile("%Y-%m-%dT%H:%M:%E3SZ").unwrap_or_else(|| Self(Box::default()))
     }
 
     /// Compiles a format; `None` when it has a specifier that is not supported.
-    pub(super) fn compile(format: &str) -> Option<Self> {
+    pub(crate) fn compile(format: &str) -> Option<Self> {
         let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), format.chars());
         while let Some(character) = rest.next() {
             if character != '%' {
@@ -105,7 +105,7 @@ impl TimeFormat {
     }
 
     /// Appends `time`.
-    pub(super) fn write(&self, time: SystemTime, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, time: SystemTime, out: &mut Vec<u8>) {
         let civil = Civil::of(time);
         for part in &self.0 {
             match part {

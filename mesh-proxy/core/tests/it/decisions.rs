@@ -228,7 +228,13 @@ fn decide_all(plan: &Plan, conn: &ConnFacts, head: &mut Head, rng: &mut StdRng) 
     assert_eq!(selected.timeouts(head).whole, Some(Duration::from_secs(15)));
     let destination = selected.destination.unwrap();
     let cluster = destination.cluster.unwrap();
-    let context = Context { facts, route: &selected.route.name, cluster: &destination.reference.name, upstream: None };
+    let context = Context {
+        facts,
+        route: &selected.route.name,
+        cluster: &destination.reference.name,
+        upstream: None,
+        start_time: std::time::SystemTime::UNIX_EPOCH,
+    };
     selected.route.headers.request.apply_request(head, &context).unwrap();
     destination.forward.rewrite.apply(head).unwrap();
 
