@@ -28,6 +28,9 @@ impl fmt::Display for Severity {
     }
 }
 
+/// The most findings that are told about one object: nobody reads more, and a broken file must not fill the memory.
+pub const MAX_PER_OBJECT: usize = 100;
+
 /// One thing found in a user's input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -56,3 +56,6 @@ pub(crate) use {api, api_enum};
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -371,6 +371,12 @@ impl MeshConfig {
         Ok((config, findings))
     }
 
+    /// The fields of `accessLogFormat` when it is a JSON object of texts, as it must be with encoding JSON.
+    #[must_use]
+    pub fn access_log_fields(&self) -> Option<BTreeMap<Str, Str>> {
+        serde_json::from_str(self.access_log_format.as_deref()?).ok()
+    }
+
     /// The port of captured outbound traffic.
     #[must_use]
     pub fn outbound_port(&self) -> u16 {

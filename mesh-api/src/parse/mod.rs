@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     codes::Code,
-    finding::{Finding, Severity},
+    finding::{Finding, MAX_PER_OBJECT, Severity},
     ids::ObjectKey,
     kinds::{AnyObject, Kind, Scope},
     near::nearest,
@@ -37,6 +37,9 @@ use crate::{
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
 /// The most documents in one text.
 pub const MAX_DOCUMENTS: usize = 20_000;
+/// The most lines that are looked up for the errors of one document: each look-up reads the document again, which a list
+/// of thousands of broken items must not multiply. Further errors have the line of their document.
+const MAX_LINE_LOOKUPS: usize = 20;
 /// The deepest nesting. No kind needs more than 20.
 pub const MAX_DEPTH: usize = 64;
 
@@ -97,7 +100,7 @@ impl ParseError {
 pub fn parse(text: &str, default_namespace: &str) -> Parsed {
     let mut parsed = Parsed::default();
     for (index, document) in split::documents(text).enumerate() {
-        let mut reader = Reader { parsed: &mut parsed, document, index, default_namespace, item: None };
+        let mut reader = Reader { parsed: &mut parsed, document, index, default_namespace, item: None, lookups: 0 };
         if index == MAX_DOCUMENTS {
             let message = format!("the text has more than {MAX_DOCUMENTS} documents; the rest is not read");
             reader.fail(None, Code::TooLarge, message, "split the file");
@@ -116,6 +119,8 @@ struct Reader<'a, 'out> {
     default_namespace: &'a str,
     /// Which item of a list is read.
     item: Option<usize>,
+    /// Lines looked up so far.
+    lookups: usize,
 }
 
 impl Reader<'_, '_> {
@@ -168,7 +173,8 @@ impl Reader<'_, '_> {
     fn read_object(&mut self, api_version: &str, kind_text: &str, map: Map<String, Value>) {
         let Some(kind) = Kind::from_api(api_version, kind_text) else {
             let finding = unknown_kind(api_version, kind_text, &map);
-            self.parsed.findings.push(finding.at(format!("line {}", self.line_of("kind"))));
+            let line = self.line_of("kind");
+            self.parsed.findings.push(finding.at(format!("line {line}")));
             return;
         };
         let mut value = Value::Object(map);
@@ -183,6 +189,9 @@ impl Reader<'_, '_> {
             shape.prune_nulls(&mut value);
             shape.unknown_fields(&value, &mut |path, hint| {
                 let message = format!("is not a field of {kind}");
+                if findings.len() == MAX_PER_OBJECT {
+                    return;
+                }
                 findings.push(Finding::new(Code::UnknownField, path, message).hint(hint).on(key.clone()));
             });
         } else {
@@ -225,7 +234,11 @@ impl Reader<'_, '_> {
     }
 
     /// The line of a field in the whole text.
-    fn line_of(&self, path: &str) -> usize {
+    fn line_of(&mut self, path: &str) -> usize {
+        if self.lookups == MAX_LINE_LOOKUPS {
+            return self.document.line;
+        }
+        self.lookups += 1;
         let within = match self.item {
             Some(item) => line_of(self.document.text, &format!("items[{item}].{path}")),
             None => line_of(self.document.text, path),
@@ -265,6 +278,9 @@ where
     shape.prune_nulls(&mut value);
     let mut findings = Vec::new();
     shape.unknown_fields(&value, &mut |path, hint| {
+        if findings.len() == MAX_PER_OBJECT {
+            return;
+        }
         findings.push(Finding::new(Code::UnknownField, path, format!("is not a field of {name}")).hint(hint));
     });
     let typed = from_value(&value).map_err(|error| {

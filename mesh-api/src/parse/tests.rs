@@ -1,5 +1,5 @@
 use super::{Item, MAX_DOCUMENT_BYTES, ParseError, Parsed, parse};
-use crate::{codes::Code, finding::Severity, kinds::AnyObject};
+use crate::{codes::Code, finding::Severity, kinds::AnyObject, validate::validate};
 use proptest::prelude::*;
 
 fn read(text: &str) -> Parsed {
@@ -241,6 +241,23 @@ fn hostile_documents_end_soon_with_an_error() {
     check("size", &format!("a: {}", "x".repeat(MAX_DOCUMENT_BYTES)), Code::TooLarge);
     check("unknown alias", "a: *b", Code::Syntax);
     check("no text", "a: \u{0}", Code::Syntax);
+}
+
+#[test]
+fn a_thousand_errors_stay_cheap() {
+    let items = "- {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: 1}}\n".repeat(1000);
+    let parsed = read(&format!("apiVersion: v1\nkind: List\nitems:\n{items}"));
+    let lines: Vec<usize> = parsed.objects.iter().map(|o| o.as_ref().unwrap_err().line).collect();
+    assert_eq!((lines.len(), lines[0], lines[19], lines[20]), (1000, 4, 23, 1));
+
+    let fields: String = (0..1000).map(|i| format!("  field{i}x: 1\n")).collect();
+    assert_eq!(one(&format!("{WEB}{fields}")).findings.len(), 100);
+    let routes = "  - {}\n".repeat(1000);
+    assert_eq!(validate(&one(&format!("{WEB}{routes}")).object).len(), 100);
+    // A hundred warnings do not hide the error that follows them.
+    let warnings = WEB.replace("timeout: 5s", &format!("match: [{}]", vec!["{}"; 200].join(",")));
+    let findings = validate(&one(&format!("{warnings}  - {{}}\n")).object);
+    assert!(findings.len() == 100 && findings[0].is_error(), "{findings:?}");
 }
 
 proptest! {

@@ -21,15 +21,23 @@ mod workload_entry;
 mod workload_group;
 
 use self::check::Check;
-use crate::{finding::Finding, kinds::AnyObject};
+use crate::{
+    finding::{Finding, MAX_PER_OBJECT},
+    kinds::AnyObject,
+};
 
-/// Everything there is to say about one object by itself: broken rules in the order of the fields, then what does not
-/// act yet.
+/// Everything there is to say about one object by itself, [`MAX_PER_OBJECT`] findings at most: broken rules in the order
+/// of the fields, then what does not act yet.
 #[must_use]
 pub fn validate(object: &AnyObject) -> Vec<Finding> {
     let mut findings = rules(object);
     findings.extend(not_acting::annotations(object.kind(), object.meta()));
     findings.extend(not_acting::fields(object.kind(), object));
+    if findings.len() > MAX_PER_OBJECT {
+        // Errors first, lest a hundred warnings hide one.
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        findings.truncate(MAX_PER_OBJECT);
+    }
     let key = object.key();
     for finding in &mut findings {
         finding.key = Some(key.clone());
