@@ -13,7 +13,6 @@ pub mod proxy;
 pub mod rollout;
 pub mod scope;
 
-mod compile;
 pub mod snapshot;
 pub mod translate;
 pub mod world;

@@ -11,12 +11,20 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::chain::TlsVersion;
 use mesh_api_xds::ir::cluster::Keepalive;
 use mesh_api_xds::ir::http::{CertDetails, EscapedSlashes, ForwardClientCert, PathPolicy, Tracing};
-use mesh_api_xds::ir::route::{RetryPolicy, RetrySafety};
+use mesh_api_xds::ir::route::{RetryOn, RetryPolicy, RetrySafety};
 use mesh_api_xds::ir::telemetry::AccessLog;
 use mesh_api_xds::ir::{Origin, PerMillion};
 
 use super::services::ExportTo;
-use crate::compile::{DEFAULT_BACKOFF, DEFAULT_RETRY_ON};
+
+/// What is retried when nobody says otherwise (istio/istio: pilot/pkg/networking/core/route/retry, `DefaultPolicy`).
+pub(crate) const DEFAULT_RETRY_ON: RetryOn = RetryOn::CONNECT_FAILURE
+    .union(RetryOn::REFUSED_STREAM)
+    .union(RetryOn::GRPC_UNAVAILABLE)
+    .union(RetryOn::GRPC_CANCELLED)
+    .union(RetryOn::STATUS_CODES);
+/// Pause before the first retry (Envoy's default).
+pub(crate) const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 
 /// Mesh-wide configuration.
 #[derive(Clone, Debug, PartialEq)]

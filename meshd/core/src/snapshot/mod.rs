@@ -3,11 +3,13 @@
 //! A snapshot is a function of the world alone; [`Snapshot::next`] only saves work. Its parts are compared by address: what a
 //! change did not touch is the very same in the next snapshot.
 
+mod compile;
 pub mod destination_rules;
 pub mod endpoints;
 pub mod gateways;
 pub mod mesh;
 pub mod policies;
+mod references;
 pub mod secrets;
 pub mod services;
 pub(crate) mod shard;
@@ -43,7 +45,6 @@ use self::services::Service;
 use self::shard::{Compiled, Dirty, Part};
 use self::sidecars::Sidecar;
 use self::virtual_services::VirtualService;
-use crate::compile;
 use crate::world::{ChangeSet, Table, World};
 
 /// PeerAuthentications.
@@ -193,8 +194,6 @@ impl Snapshot {
         if from_nothing || changes.of(Kind::ConfigMap).next().is_some() {
             let (mesh, findings) = compile::mesh(world);
             next.mesh_findings = findings.into();
-            // A configuration that does not parse changes nothing; at the start there is nothing but the defaults.
-            let mesh = mesh.unwrap_or_default();
             if mesh != *next.mesh {
                 next.mesh = Arc::new(mesh);
                 all = true;
@@ -343,7 +342,7 @@ impl Snapshot {
         self.credentials.in_namespace(namespace).find(|credential| credential.key.name == *name)
     }
 
-    /// Everything that is wrong with objects, ordered by kind, namespace and name.
+    /// Everything that is wrong with objects and between them, each kind ordered by namespace and name.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let endpoints = self.endpoints.namespaces.values().flat_map(|namespace| &namespace.findings);
@@ -360,6 +359,6 @@ impl Snapshot {
             .chain(self.peers.findings())
             .chain(self.authz.findings())
             .chain(self.credentials.findings());
-        all.cloned().collect()
+        all.cloned().chain(references::findings(self)).collect()
     }
 }

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use mesh_api::ids::ObjectKey;
 use mesh_api_xds::ir::secret::{PrivateKey, SecretContent};
 
+/// Secret of the workload's own certificate, which proxies fetch themselves.
+pub(crate) const WORKLOAD_CERTIFICATE: &str = "default";
+/// Secret of the mesh's roots, which proxies fetch themselves.
+pub(crate) const MESH_ROOTS: &str = "ROOTCA";
+
 /// A Secret that holds a certificate, trust anchors, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {

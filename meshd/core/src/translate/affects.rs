@@ -13,7 +13,8 @@ use mesh_api::ids::Namespace;
 use mesh_api::kinds::Kind;
 use mesh_api_xds::type_url::TypeUrl;
 
-use super::{Product, Translator, View, Wanted, listener_inbound};
+use super::view::View;
+use super::{Product, Translator, Wanted, listener_inbound};
 use crate::proxy::{ProxyType, ProxyView};
 use crate::scope::ProxyScope;
 use crate::snapshot::Snapshot;

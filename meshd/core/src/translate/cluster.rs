@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_api::ids::{Name, Namespace};
 use mesh_api::names::{BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER};
 use mesh_api::text::Str;
 use mesh_api_xds::ir::Origin;
@@ -16,13 +15,12 @@ use mesh_api_xds::ir::endpoint::{
 };
 
 use super::endpoint::{EndpointKey, endpoint_set};
-use super::memo::ByPtr;
+use super::keys::ClusterKey;
 use super::{names, tls};
-use crate::proxy::{Flavor, ProxyType};
-use crate::snapshot::destination_rules::{Balancing, Blocks, DestinationRule, Pool};
-use crate::snapshot::endpoints::Instance;
+use crate::proxy::ProxyType;
+use crate::snapshot::destination_rules::{Balancing, Blocks, Pool};
 use crate::snapshot::mesh::Mesh;
-use crate::snapshot::services::{Port, Protocol, Resolution, Service};
+use crate::snapshot::services::{Protocol, Resolution, Service};
 
 /// Retries in flight of a cluster that nobody limits, as a share of requests in flight (promise B11: no retry storms).
 const DEFAULT_RETRY_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2000, min_concurrency: 3 };
@@ -31,36 +29,6 @@ const PASSTHROUGH_IDLE: Duration = Duration::from_secs(300);
 /// Source of connections to the workload, which redirection leaves alone.
 const INBOUND_SOURCE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
 const INBOUND_SOURCE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
-
-/// Everything an outbound cluster is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ClusterKey {
-    pub(crate) mesh: ByPtr<Mesh>,
-    pub(crate) service: ByPtr<Service>,
-    pub(crate) port: Port,
-    /// Subset; empty is the whole service.
-    pub(crate) subset: Str,
-    pub(crate) rule: Option<ByPtr<DestinationRule>>,
-    /// Service accounts of the endpoints.
-    pub(crate) accounts: ByPtr<[(Namespace, Name)]>,
-    /// Mutual TLS without being told.
-    pub(crate) auto: AutoTls,
-    /// Endpoints with names, for clusters that resolve them.
-    pub(crate) names: Option<ByPtr<[Instance]>>,
-    pub(crate) kind: ProxyType,
-    pub(crate) flavor: Flavor,
-}
-
-/// Mutual TLS without being told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum AutoTls {
-    /// Never.
-    Off,
-    /// With endpoints that announce it.
-    PerEndpoint,
-    /// Always: all endpoints announce it, and the client does not choose among them.
-    All,
-}
 
 /// Makes an outbound cluster.
 pub(crate) fn outbound(key: &ClusterKey) -> Cluster {

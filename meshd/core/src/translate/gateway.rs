@@ -9,8 +9,8 @@ use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
 use mesh_api::text::Str;
 
-use super::View;
 use super::listener_inbound::served;
+use super::view::View;
 use crate::proxy::ProxyType;
 use crate::snapshot::gateways::{Gateway, Server, Serves};
 use crate::snapshot::virtual_services::GatewayRef;

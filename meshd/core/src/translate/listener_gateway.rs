@@ -14,12 +14,12 @@ use mesh_api_xds::ir::chain::{Chain, ChainMatch, Serve, TransportMatch};
 use mesh_api_xds::ir::http::RouteSource;
 use mesh_api_xds::ir::listener::{Binding, Direction, Inspect, Listener, OriginalDst};
 
-use super::View;
 use super::gateway::{Opened, Socket};
 use super::http::{Place, connection};
 use super::listener_outbound::listener_name;
 use super::route::RouteTable;
 use super::vhost::{Content, HostKey, RoutePart};
+use super::view::View;
 use crate::snapshot::gateways::{ServerHost, Serves};
 use crate::snapshot::policies::WorkloadAuthz;
 use crate::snapshot::virtual_services::{Client, GatewayRef, VirtualService};

@@ -17,13 +17,13 @@ use mesh_api_xds::ir::route::{Action, RetryOn, RetryPolicy, RetrySafety, RouteCo
 use super::cluster::{self, InboundCluster};
 use super::http::{Place, connection};
 use super::listener_outbound::{SNIFFED_HTTP, listener_name};
+use super::names;
 use super::tls::{self, MESH_ALPN, MESH_HTTP_ALPN, MESH_TCP_ALPN, texts};
 use super::vhost::plain_route;
-use super::{View, names};
-use crate::compile::DEFAULT_BACKOFF;
+use super::view::View;
 use crate::proxy::{Interception, ProxyType};
 use crate::snapshot::destination_rules::Pool;
-use crate::snapshot::mesh::InboundPolicy;
+use crate::snapshot::mesh::{DEFAULT_BACKOFF, InboundPolicy};
 use crate::snapshot::policies::{MtlsMode, MtlsModes, WorkloadAuthz};
 use crate::snapshot::services::{Port, Protocol, Service, TargetPort};
 use crate::snapshot::sidecars::{Ingress, IngressEndpoint};

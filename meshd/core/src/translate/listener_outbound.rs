@@ -17,10 +17,11 @@ use mesh_api_xds::ir::listener::{Binding, Direction, Inspect, Listener, Original
 use mesh_api_xds::ir::matcher::Cidr;
 
 use super::http::{Place, connection};
+use super::names;
 use super::route::{TableKind, in_port_table, route_of};
 use super::tls::texts;
 use super::vhost::cluster_of;
-use super::{View, names};
+use super::view::View;
 use crate::proxy::Interception;
 use crate::scope::Egress;
 use crate::snapshot::mesh::OutboundPolicy;

@@ -5,10 +5,12 @@
 //! must not matter, and the snapshot likewise, so that a list cannot depend on what is not in its key.
 
 pub mod affects;
+mod audience;
 mod cluster;
 mod endpoint;
 mod gateway;
 mod http;
+mod keys;
 mod listener_gateway;
 mod listener_inbound;
 mod listener_outbound;
@@ -18,8 +20,8 @@ mod route;
 mod secret;
 mod tls;
 mod vhost;
+mod view;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -27,28 +29,26 @@ use std::sync::Arc;
 use mesh_api::codes::Code;
 use mesh_api::finding::Finding;
 use mesh_api::ids::Namespace;
-use mesh_api::labels::Labels;
 use mesh_api::text::Str;
 use mesh_api_xds::codec;
 use mesh_api_xds::encoded::{Encoded, TypeSet};
 use mesh_api_xds::ir::Resource;
-use mesh_api_xds::ir::endpoint::Locality;
 use mesh_api_xds::ir::route::{RouteConfig, RouteHosts, VirtualHost};
 use mesh_api_xds::type_url::{PerType, TypeUrl};
 
-use self::cluster::{AutoTls, ClusterKey};
+use self::audience::audience;
 use self::endpoint::EndpointKey;
+use self::keys::{ClusterKey, cluster_keys, endpoint_keys};
 use self::memo::{ByPtr, Memo};
 use self::route::{RouteTable, TableKind};
 use self::vhost::HostKey;
+use self::view::View;
 use crate::proxy::{Flavor, ProxyType, ProxyView};
 use crate::scope::ProxyScope;
-use crate::snapshot::destination_rules::{Client as RuleClient, DestinationRule, DestinationRules};
-use crate::snapshot::endpoints::{Endpoints, ServiceEndpoints};
+use crate::snapshot::destination_rules::DestinationRules;
+use crate::snapshot::endpoints::Endpoints;
 use crate::snapshot::gateways::Gateway;
 use crate::snapshot::mesh::Mesh;
-use crate::snapshot::policies::MtlsMode;
-use crate::snapshot::services::{Port, Protocol, Resolution, Service};
 use crate::snapshot::sidecars::{EgressProtocol, Sidecar};
 use crate::snapshot::virtual_services::VirtualService;
 use crate::snapshot::{Services, Snapshot};
@@ -234,44 +234,6 @@ struct List<P> {
     findings: Vec<Finding>,
 }
 
-/// What translation looks at: a snapshot with a proxy's eyes.
-pub(crate) struct View<'a> {
-    pub(crate) snapshot: &'a Snapshot,
-    pub(crate) proxy: &'a ProxyView,
-    pub(crate) scope: &'a ProxyScope,
-    findings: RefCell<Vec<Finding>>,
-}
-
-impl<'a> View<'a> {
-    const fn new(snapshot: &'a Snapshot, proxy: &'a ProxyView, scope: &'a ProxyScope) -> Self {
-        Self { snapshot, proxy, scope, findings: RefCell::new(Vec::new()) }
-    }
-
-    pub(crate) fn report(&self, finding: Finding) {
-        self.findings.borrow_mut().push(finding);
-    }
-
-    pub(crate) fn mesh_ptr(&self) -> ByPtr<Mesh> {
-        ByPtr(Arc::clone(&self.snapshot.mesh))
-    }
-
-    /// The DestinationRule that the proxy applies to a service.
-    pub(crate) fn rule(&self, service: &Service) -> Option<Arc<DestinationRule>> {
-        let client = RuleClient { namespace: &self.proxy.namespace, labels: Some(&self.proxy.labels) };
-        self.lookup(service, &client)
-    }
-
-    /// The rule that a service's own proxies apply to traffic for it: never one for some clients.
-    pub(crate) fn server_rule(&self, service: &Service) -> Option<Arc<DestinationRule>> {
-        self.lookup(service, &RuleClient { namespace: &self.proxy.namespace, labels: None })
-    }
-
-    fn lookup(&self, service: &Service, client: &RuleClient<'_>) -> Option<Arc<DestinationRule>> {
-        let root = &self.snapshot.mesh.root_namespace;
-        self.snapshot.destination_rules.lookup(&service.host, &service.namespace, client, root)
-    }
-}
-
 impl<P: Product> Translator<P> {
     /// Translates the wanted types for a proxy.
     pub fn translate(&self, snapshot: &Snapshot, proxy: &ProxyView, wanted: Wanted) -> Translation<P> {
@@ -361,7 +323,7 @@ impl<P: Product> Translator<P> {
             }
             TypeUrl::RouteConfiguration | TypeUrl::VirtualHost | TypeUrl::Endpoint | TypeUrl::Generation => {}
         }
-        findings.append(&mut view.findings.borrow_mut());
+        findings.append(&mut view.take_findings());
         items
     }
 
@@ -399,7 +361,7 @@ impl<P: Product> Translator<P> {
                 | TypeUrl::Secret
                 | TypeUrl::Generation => Vec::new(),
             };
-            findings.append(&mut view.findings.borrow_mut());
+            findings.append(&mut view.take_findings());
             List { items, findings }
         })
     }
@@ -514,173 +476,4 @@ fn sidecar_tables(view: &View<'_>) -> Vec<RouteTable> {
         add(route::sidecar_table(view, egress, &TableKind::Proxy));
     }
     tables
-}
-
-/// Clusters of a service: one for each port, and one for each of its subsets.
-fn cluster_keys(view: &View<'_>, service: &Arc<Service>) -> Vec<ClusterKey> {
-    if matches!(service.resolution, Resolution::Alias(_)) {
-        return Vec::new();
-    }
-    let endpoints = view.snapshot.endpoints.of(service).cloned().unwrap_or_default();
-    let rule = view.rule(service);
-    let mut keys = Vec::new();
-    for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-        let auto = auto_tls(view, service, port, &endpoints);
-        // A cluster that resolves names and has none would be refused.
-        let names = (service.resolution == Resolution::Dns).then(|| ByPtr(instances(&endpoints, port.number)));
-        if names.as_ref().is_some_and(|names| names.is_empty()) {
-            continue;
-        }
-        let subsets = rule.iter().flat_map(|rule| rule.subsets.iter().map(|subset| subset.name.clone()));
-        for subset in std::iter::once(Str::empty()).chain(subsets) {
-            keys.push(ClusterKey {
-                mesh: view.mesh_ptr(),
-                service: ByPtr(Arc::clone(service)),
-                port: port.clone(),
-                subset,
-                rule: rule.clone().map(ByPtr),
-                accounts: ByPtr(Arc::clone(&endpoints.accounts)),
-                auto,
-                names: names.clone(),
-                kind: view.proxy.kind,
-                flavor: view.proxy.flavor,
-            });
-        }
-    }
-    keys
-}
-
-fn instances(endpoints: &ServiceEndpoints, port: u16) -> Arc<[crate::snapshot::endpoints::Instance]> {
-    let found = endpoints.ports.iter().find(|(number, _)| *number == port);
-    found.map_or_else(endpoint::no_instances, |(_, instances)| Arc::clone(instances))
-}
-
-fn auto_tls(view: &View<'_>, service: &Service, port: &Port, endpoints: &ServiceEndpoints) -> AutoTls {
-    let plaintext = view.snapshot.namespace_mode(&service.namespace) == MtlsMode::Disable;
-    if service.external || !view.snapshot.mesh.auto_mtls || plaintext {
-        return AutoTls::Off;
-    }
-    let by_client = service.resolution == Resolution::Passthrough && view.proxy.kind == ProxyType::Sidecar;
-    if !by_client {
-        return AutoTls::PerEndpoint;
-    }
-    // The client chooses the endpoint, so that all of them or none must take mutual TLS.
-    let instances = endpoints.of(port.number);
-    if !instances.is_empty() && instances.iter().all(|instance| instance.mesh_tls) {
-        AutoTls::All
-    } else {
-        AutoTls::Off
-    }
-}
-
-/// Endpoint sets of a service: those that its clusters ask for.
-fn endpoint_keys(view: &View<'_>, service: &Arc<Service>) -> Vec<EndpointKey> {
-    let listed = match service.resolution {
-        Resolution::Registry => true,
-        Resolution::Passthrough => view.is_router(),
-        Resolution::Dns | Resolution::Alias(_) => false,
-    };
-    if !listed {
-        return Vec::new();
-    }
-    let endpoints = view.snapshot.endpoints.of(service).cloned().unwrap_or_default();
-    let rule = view.rule(service);
-    let mut keys = Vec::new();
-    for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-        let instances = ByPtr(instances(&endpoints, port.number));
-        let subsets = rule.iter().flat_map(|rule| rule.subsets.iter().map(Some));
-        for subset in std::iter::once(None).chain(subsets) {
-            let outlier = rule.as_ref().is_some_and(|rule| rule.blocks(subset, port.number).outlier.is_some());
-            // Without outlier detection nobody would fail over to another place, so that nearness must not count.
-            let near = (outlier && view.snapshot.mesh.locality_balancing).then(|| view.proxy.locality.clone());
-            let name = subset.map(|subset| subset.name.clone()).unwrap_or_default();
-            keys.push(EndpointKey {
-                cluster: names::outbound(port.number, &name, &service.host),
-                instances: instances.clone(),
-                subset: subset.map(|subset| subset.labels.clone()),
-                near: near.filter(|near| *near != Locality::default()),
-            });
-        }
-    }
-    keys
-}
-
-/// A snapshot without what a list must not depend on.
-struct Facet {
-    snapshot: Snapshot,
-    uses: Uses,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Uses {
-    endpoints: bool,
-    rules: bool,
-    peers: bool,
-}
-
-impl std::ops::Deref for Facet {
-    type Target = Snapshot;
-
-    fn deref(&self) -> &Snapshot {
-        &self.snapshot
-    }
-}
-
-/// The proxy and the snapshot with everything blanked out that must not matter to the shared part of a type.
-fn audience(snapshot: &Snapshot, proxy: &ProxyView, scope: &ProxyScope, type_url: TypeUrl) -> (ProxyView, Facet) {
-    let selects = snapshot.destination_rules.selects_by_labels(&proxy.namespace);
-    let headless = type_url == TypeUrl::Listener && has_headless_listeners(scope);
-    let (uses, labels) = match type_url {
-        TypeUrl::Cluster => (Uses { endpoints: true, rules: true, peers: true }, selects),
-        TypeUrl::Endpoint => (Uses { endpoints: true, rules: true, peers: false }, selects),
-        TypeUrl::Listener => {
-            (Uses { endpoints: headless, rules: true, peers: false }, selects || scope.routes_by_labels)
-        }
-        TypeUrl::RouteConfiguration | TypeUrl::VirtualHost => (Uses::default(), scope.routes_by_labels),
-        TypeUrl::Secret | TypeUrl::Generation => (Uses::default(), false),
-    };
-    let listener = type_url == TypeUrl::Listener;
-    // Only the family of its addresses matters, unless its own endpoints are left out.
-    let family = || proxy.ips.first().map(|ip| if ip.is_ipv4() { V4 } else { V6 });
-    let ips = match (listener, headless) {
-        (true, true) => Arc::clone(&proxy.ips),
-        (true, false) if proxy.ipv6_only() => [V6].into(),
-        (true, false) => family().map(|_| V4).into_iter().collect(),
-        (false, _) => Arc::default(),
-    };
-    let audience = ProxyView {
-        id: Str::empty(),
-        kind: proxy.kind,
-        flavor: proxy.flavor,
-        ips,
-        name: mesh_api::ids::Name::default(),
-        namespace: proxy.namespace.clone(),
-        service_account: mesh_api::ids::Name::default(),
-        labels: if labels { proxy.labels.clone() } else { Labels::default() },
-        workload: Str::empty(),
-        cluster: mesh_api::ids::ClusterId::default(),
-        domain: proxy.domain.clone(),
-        locality: if type_url == TypeUrl::Endpoint { proxy.locality.clone() } else { Locality::default() },
-        interception: if listener { proxy.interception } else { crate::proxy::Interception::default() },
-        http_proxy_port: proxy.http_proxy_port,
-        idle_timeout: if listener { proxy.idle_timeout } else { None },
-        http10: listener && proxy.http10,
-        unprivileged: false,
-    };
-    let mut facet = snapshot.clone();
-    facet.blank(uses.endpoints, uses.rules, uses.peers);
-    (audience, Facet { snapshot: facet, uses })
-}
-
-const V4: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-const V6: std::net::IpAddr = std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
-
-/// Whether an outbound listener is made for each endpoint of some service.
-fn has_headless_listeners(scope: &ProxyScope) -> bool {
-    let headless = |service: &Arc<Service>| {
-        service.resolution == Resolution::Passthrough
-            && service.registry == crate::snapshot::services::Registry::Kubernetes
-            && service.ports.iter().any(|port| !port.protocol.is_http())
-    };
-    scope.services.iter().any(headless)
 }

@@ -8,8 +8,9 @@ use mesh_api::host::Hostname;
 use mesh_api::ids::Namespace;
 use mesh_api::text::Str;
 
+use super::names;
 use super::vhost::{Content, HostKey, RoutePart};
-use super::{View, names};
+use super::view::View;
 use crate::proxy::ProxyType;
 use crate::scope::Egress;
 use crate::snapshot::mesh::OutboundPolicy;

@@ -10,8 +10,8 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::chain::{ClientCertificate, DownstreamTls};
 use mesh_api_xds::ir::secret::Secret;
 
-use super::View;
 use super::gateway::Socket;
+use super::view::View;
 use crate::snapshot::destination_rules::{Blocks, ClientTls, DestinationRule};
 use crate::snapshot::gateways::Serves;
 

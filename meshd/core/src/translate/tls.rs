@@ -9,12 +9,12 @@ use mesh_api_xds::ir::chain::{ClientCertificate, DownstreamTls, TlsVersion, TlsV
 use mesh_api_xds::ir::cluster::{Sni, Transport, UpstreamProtocol, UpstreamTls};
 use mesh_api_xds::ir::matcher::{StringMatch, StringPattern};
 
-use super::cluster::{AutoTls, ClusterKey};
+use super::keys::{AutoTls, ClusterKey};
 use super::names;
-use crate::compile::{MESH_ROOTS, WORKLOAD_CERTIFICATE};
 use crate::proxy::Flavor;
 use crate::snapshot::destination_rules::{Blocks, ClientTls, Origination};
 use crate::snapshot::mesh::Mesh;
+use crate::snapshot::secrets::{MESH_ROOTS, WORKLOAD_CERTIFICATE};
 use crate::snapshot::services::Service;
 
 /// ALPN of any mesh TLS: what tells it from the application's own (istio-surface section 7.1).

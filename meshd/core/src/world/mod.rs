@@ -26,6 +26,8 @@ use mesh_api::crd::security::peer_authentication::PeerAuthentication;
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, ObjectKey};
 use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::mesh_config::MeshConfig;
+use mesh_api::names::{MESH_CONFIG_KEY, MESH_CONFIG_MAP, ROOT_NAMESPACE};
 use mesh_api::text::Str;
 
 pub use change::{Change, ChangeSet};
@@ -102,7 +104,7 @@ impl World {
         match change {
             Change::Upsert { cluster, object } => {
                 let key = object.key().in_cluster(cluster.clone());
-                if self.upsert(&cluster, object) {
+                if self.admit(&key, &object) && self.upsert(&cluster, object) {
                     changes.keys.insert(key);
                 }
             }
@@ -119,7 +121,7 @@ impl World {
                         continue;
                     }
                     gone.remove(&key);
-                    if self.upsert(&cluster, object) {
+                    if self.admit(&key, &object) && self.upsert(&cluster, object) {
                         changes.keys.insert(key);
                     }
                 }
@@ -138,6 +140,28 @@ impl World {
             }
         }
         changes
+    }
+
+    /// Whether an object may take the place of the one before. A mesh configuration that does not parse may not: with the
+    /// defaults in its stead, destinations that it refused would be open. It is reported instead, and the old one holds.
+    fn admit(&mut self, key: &ObjectKey, object: &AnyObject) -> bool {
+        let AnyObject::ConfigMap(map) = object else { return true };
+        if (map.meta.namespace.as_str(), map.meta.name.as_str()) != (ROOT_NAMESPACE, MESH_CONFIG_MAP) {
+            return true;
+        }
+        let origin = Str::from(key.to_string());
+        let parses = |map: &ConfigMap| map.data.get(MESH_CONFIG_KEY).map(|text| MeshConfig::parse(text).map(|_| ()));
+        match parses(&map.spec) {
+            Some(Err(error)) if self.config_maps.get(ROOT_NAMESPACE, MESH_CONFIG_MAP).is_some() => {
+                let finding = error.to_finding().on(key.clone()).hint("the configuration before it holds");
+                self.findings.insert(origin, vec![finding]);
+                false
+            }
+            _ => {
+                self.findings.remove(&origin);
+                true
+            }
+        }
     }
 
     /// What sources found wrong before there was an object, ordered by place.
@@ -195,6 +219,22 @@ mod tests {
         assert_eq!(names(&changes), ["a", "c", "d"]);
         let left: Vec<_> = world.pods.iter().map(|pod| pod.meta.name.as_str()).collect();
         assert_eq!(left, ["b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_broken_mesh_configuration_does_not_take_the_place_of_a_good_one() {
+        let mk_mesh = |text: &str| {
+            let data = [("mesh".into(), text.into())].into();
+            AnyObject::from(Object::new(Meta::new("istio-system", "istio"), ConfigMap { data }))
+        };
+        let mut world = World::default();
+        assert!(!world.apply(upsert(mk_mesh("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"))).is_empty());
+        assert!(world.apply(upsert(mk_mesh("outboundTrafficPolicy: nonsense"))).is_empty());
+        let held = world.config_maps.get("istio-system", "istio").unwrap();
+        assert!(held.spec.data.values().any(|text| text.contains("REGISTRY_ONLY")));
+        assert_eq!(world.source_findings().count(), 1);
+        assert!(!world.apply(upsert(mk_mesh("trustDomain: td"))).is_empty());
+        assert_eq!(world.source_findings().count(), 0);
     }
 
     #[test]

@@ -10,9 +10,8 @@ use mesh_api::crd::networking::virtual_service::{
 };
 use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
-use mesh_api::ids::{ClusterId, Name, Namespace};
+use mesh_api::ids::{ClusterId, Namespace};
 use mesh_api::labels::Selector;
-use mesh_api::names::MESH_GATEWAY;
 use mesh_api::object::Object;
 use mesh_api::text::Str;
 use mesh_api_xds::ir::PerMillion;
@@ -20,10 +19,10 @@ use mesh_api_xds::ir::filter::RouteFilter;
 use mesh_api_xds::ir::matcher::Cidr;
 use mesh_api_xds::ir::route::{HeaderEdits, PathMatch, PathRewrite};
 
-use super::Context;
 use super::headers::{Edited, headers, joined};
 use super::http_action::{cors, direct, fault, redirect, retry, rewrite, share, whole_share};
 use super::http_match::{anything, http_case};
+use super::{Context, gateway_refs};
 use crate::snapshot::mesh::Mesh;
 use crate::snapshot::services::ExportTo;
 use crate::snapshot::shard::Compiled;
@@ -86,27 +85,6 @@ fn hosts(cx: &mut Context<'_>, hosts: &[Str], gateways: &[GatewayRef]) -> Vec<Ho
         }
     }
     known
-}
-
-/// `mesh`, `name`, `namespace/name` and `name.namespace.svc.…` (istio/istio: pilot/pkg/model/config.go, resolveGatewayName).
-pub(super) fn gateway_refs(cx: &Context<'_>, gateways: &[Str]) -> Arc<[GatewayRef]> {
-    let own = cx.namespace().clone();
-    let resolve = |text: &Str| {
-        if text == MESH_GATEWAY {
-            return GatewayRef::Mesh;
-        }
-        if let Some((namespace, name)) = text.split_once('/') {
-            return GatewayRef::Named(Namespace::from(namespace), Name::from(name));
-        }
-        match text.split_once('.') {
-            Some((name, rest)) => {
-                let namespace = rest.split('.').next().unwrap_or_default();
-                GatewayRef::Named(Namespace::from(namespace), Name::from(name))
-            }
-            None => GatewayRef::Named(own.clone(), Name::from(text)),
-        }
-    };
-    gateways.iter().map(resolve).collect()
 }
 
 fn http_rule(cx: &mut Context<'_>, index: usize, route: &HttpRoute) -> Option<HttpRule> {

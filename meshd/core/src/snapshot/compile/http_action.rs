@@ -24,16 +24,9 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::Context;
 use super::http_match::string_pattern;
+use crate::snapshot::mesh::{DEFAULT_BACKOFF, DEFAULT_RETRY_ON};
 use crate::snapshot::virtual_services::{RedirectRule, RetryRule};
 
-/// What is retried when nobody says otherwise (istio/istio: pilot/pkg/networking/core/route/retry, `DefaultPolicy`).
-pub(crate) const DEFAULT_RETRY_ON: RetryOn = RetryOn::CONNECT_FAILURE
-    .union(RetryOn::REFUSED_STREAM)
-    .union(RetryOn::GRPC_UNAVAILABLE)
-    .union(RetryOn::GRPC_CANCELLED)
-    .union(RetryOn::STATUS_CODES);
-/// Pause before the first retry (Envoy's default).
-pub(crate) const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 /// Largest body of a direct response.
 const MAX_DIRECT_BODY_BYTES: usize = 1 << 20;
 

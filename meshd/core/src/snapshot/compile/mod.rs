@@ -19,19 +19,22 @@ mod sidecar;
 mod virtual_service;
 mod workload;
 
+use std::sync::Arc;
+
 use mesh_api::codes::Code;
 use mesh_api::finding::Finding;
-use mesh_api::ids::{ClusterId, Namespace, ObjectKey};
+use mesh_api::ids::{ClusterId, Name, Namespace, ObjectKey};
+use mesh_api::names::MESH_GATEWAY;
 use mesh_api::text::Str;
 use mesh_api_xds::ir::Origin;
 
 use crate::snapshot::mesh::Mesh;
+use crate::snapshot::virtual_services::GatewayRef;
 
 pub(crate) use authorization_policy::authorization_policy;
 pub(crate) use destination_rule::destination_rule;
 pub(crate) use endpoints::endpoints;
-pub(crate) use gateway::{MESH_ROOTS, WORKLOAD_CERTIFICATE, gateway};
-pub(crate) use http_action::{DEFAULT_BACKOFF, DEFAULT_RETRY_ON};
+pub(crate) use gateway::gateway;
 pub(crate) use mesh::mesh;
 pub(crate) use peer_authentication::peer_authentication;
 pub(crate) use secret::secret;
@@ -106,4 +109,25 @@ impl<'a> Context<'a> {
             _ => self.cut(Code::InvalidValue, path, format!("{number} is not a port: 1 to 65535")),
         }
     }
+}
+
+/// `mesh`, `name`, `namespace/name` and `name.namespace.svc.…` (istio/istio: pilot/pkg/model/config.go, resolveGatewayName).
+fn gateway_refs(cx: &Context<'_>, gateways: &[Str]) -> Arc<[GatewayRef]> {
+    let own = cx.namespace().clone();
+    let resolve = |text: &Str| {
+        if text == MESH_GATEWAY {
+            return GatewayRef::Mesh;
+        }
+        if let Some((namespace, name)) = text.split_once('/') {
+            return GatewayRef::Named(Namespace::from(namespace), Name::from(name));
+        }
+        match text.split_once('.') {
+            Some((name, rest)) => {
+                let namespace = rest.split('.').next().unwrap_or_default();
+                GatewayRef::Named(Namespace::from(namespace), Name::from(name))
+            }
+            None => GatewayRef::Named(own.clone(), Name::from(text)),
+        }
+    };
+    gateways.iter().map(resolve).collect()
 }

@@ -18,15 +18,11 @@ use mesh_api_xds::ir::matcher::StringMatch;
 use super::Context;
 use crate::snapshot::gateways::{Gateway, Server, ServerHost, Serves};
 use crate::snapshot::mesh::Mesh;
+use crate::snapshot::secrets::{MESH_ROOTS, WORKLOAD_CERTIFICATE};
 use crate::snapshot::shard::Compiled;
 
 /// Deadline of a TLS handshake at a gateway (istio/istio: `PILOT_GATEWAY_TRANSPORT_SOCKET_CONNECT_TIMEOUT`).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Secret of the workload's own certificate.
-pub(crate) const WORKLOAD_CERTIFICATE: &str = "default";
-/// Secret of the mesh's roots.
-pub(crate) const MESH_ROOTS: &str = "ROOTCA";
-
 /// Compiles a Gateway.
 pub(crate) fn gateway(mesh: &Mesh, object: &Object<Spec>, cluster: &ClusterId) -> Compiled<Gateway> {
     let mut cx = Context::new(mesh, object.key(), cluster);

@@ -11,9 +11,8 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::matcher::{HeaderMatch, QueryMatch, StringMatch as IrMatch, StringPattern, ValueTest};
 use mesh_api_xds::ir::route::{PathMatch, RouteMatch};
 
-use super::Context;
 use super::headers::is_header_name;
-use super::virtual_service::gateway_refs;
+use super::{Context, gateway_refs};
 use crate::snapshot::virtual_services::{HttpCase, StaticMatch};
 
 /// The match of a route that has none.

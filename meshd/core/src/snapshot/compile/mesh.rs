@@ -62,24 +62,23 @@ const JSON_FORMAT: &[(&str, &str)] = &[
     ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
 ];
 
-/// The mesh configuration of a world: the ConfigMap `istio` of the root namespace, else the defaults. A configuration that
-/// does not parse is a finding, and the defaults hold: they are the stricter ones nowhere, so that `None` is returned and
-/// the caller keeps what held before, if anything did.
-pub(crate) fn mesh(world: &World) -> (Option<Mesh>, Vec<Finding>) {
+/// The mesh configuration of a world: the ConfigMap `istio` of the root namespace, else the defaults. One that does not parse
+/// is a finding, and the defaults hold; the world does not let it take the place of one that does.
+pub(crate) fn mesh(world: &World) -> (Mesh, Vec<Finding>) {
     let Some(object) = world.config_maps.get(ROOT_NAMESPACE, MESH_CONFIG_MAP) else {
-        return (Some(Mesh::default()), vec![]);
+        return (Mesh::default(), vec![]);
     };
     let key = object.meta.key(Kind::ConfigMap);
     let Some(text) = object.spec.data.get(MESH_CONFIG_KEY) else {
-        return (Some(Mesh::default()), vec![]);
+        return (Mesh::default(), vec![]);
     };
     match MeshConfig::parse(text) {
         Ok((config, findings)) => {
             let (mesh, more) = compile(&config);
             let all = findings.into_iter().chain(more);
-            (Some(mesh), all.map(|finding| finding.on(key.clone())).collect())
+            (mesh, all.map(|finding| finding.on(key.clone())).collect())
         }
-        Err(error) => (None, vec![error.to_finding().on(key)]),
+        Err(error) => (Mesh::default(), vec![error.to_finding().on(key)]),
     }
 }
 
@@ -187,19 +186,16 @@ fn access_logs(cx: &mut Context<'_>, config: &MeshConfig) -> Arc<[AccessLog]> {
             Some(text) if text.ends_with('\n') => text.clone(),
             Some(text) => Str::from(format!("{text}\n")),
         }),
-        AccessLogEncoding::Json => {
-            LogFormat::Json(given.and_then(|text| json_fields(cx, text)).unwrap_or_else(|| {
+        AccessLogEncoding::Json => LogFormat::Json(match (given, config.access_log_fields()) {
+            (Some(_), Some(fields)) => fields.into_iter().collect(),
+            (given, _) => {
+                if given.is_some() {
+                    let message = "with encoding JSON it must be a JSON object of texts; Istio's fields are written";
+                    cx.report(Finding::new(Code::InvalidValue, "accessLogFormat", message));
+                }
                 JSON_FORMAT.iter().map(|(key, value)| (Str::from(*key), Str::from(*value))).collect()
-            }))
-        }
+            }
+        }),
     };
     Arc::from([AccessLog { path: path.clone(), format }])
-}
-
-/// A JSON object of texts, as `accessLogFormat` is with encoding JSON.
-fn json_fields(cx: &mut Context<'_>, text: &str) -> Option<Arc<[(Str, Str)]>> {
-    match serde_json::from_str::<std::collections::BTreeMap<String, String>>(text) {
-        Ok(fields) => Some(fields.into_iter().map(|(key, value)| (Str::from(key), Str::from(value))).collect()),
-        Err(_) => cx.cut(Code::InvalidValue, "accessLogFormat", "with encoding JSON it must be a JSON object of texts"),
-    }
 }
