@@ -21,7 +21,8 @@ use crate::authz::Authz;
 use crate::chain::ChainIndex;
 use crate::draw;
 use crate::facts::ConnFacts;
-use crate::filter::Needs;
+use crate::filter::cors::CorsRules;
+use crate::filter::{self, Needs};
 use crate::rejected::{Effect, Reason, Report};
 use crate::trace::Trace;
 
@@ -294,18 +295,21 @@ impl HttpPlan {
         Self { settings: Arc::clone(settings), filters, routes, needs }
     }
 
-    /// Parts of messages that any filter looks at for this route: the stage mask.
+    /// Parts of messages that any filter looks at for this route: the stage mask. A route's settings act only where the chain
+    /// has the filter.
     #[must_use]
     pub fn needs(&self, route: &RoutePlan) -> Needs {
-        let configured = route.needs();
-        if configured == Needs::NONE {
-            return self.needs;
-        }
-        let has = |wanted: fn(&FilterPlan) -> bool| self.filters.iter().any(wanted);
-        // Settings of a route act only where the chain has the filter.
-        let cors = route.cors.is_some() && has(|filter| matches!(filter, FilterPlan::Cors));
-        let fault = route.fault.is_some() && has(|filter| matches!(filter, FilterPlan::Fault));
-        if cors || fault { self.needs.union(configured) } else { self.needs }
+        let of = |filter: &FilterPlan| match filter {
+            FilterPlan::Cors if route.cors.is_some() => CorsRules::NEEDS,
+            FilterPlan::Fault if route.fault.is_some() => filter::fault::NEEDS,
+            FilterPlan::Cors
+            | FilterPlan::Fault
+            | FilterPlan::PeerMetadata(_)
+            | FilterPlan::Authz(_)
+            | FilterPlan::Alpn
+            | FilterPlan::Stats(_) => Needs::NONE,
+        };
+        self.filters.iter().map(of).fold(self.needs, Needs::union)
     }
 }
 

@@ -15,7 +15,6 @@ use crate::draw;
 use crate::filter::cors::CorsRules;
 use crate::filter::headers::HeaderRules;
 use crate::filter::rewrite::PathRule;
-use crate::filter::{self, Needs};
 use crate::head::{Head, syntax};
 use crate::matcher::header::HeaderTest;
 use crate::matcher::path::PathTest;
@@ -151,11 +150,6 @@ impl RoutePlan {
         if !self.test.path.matches(head.path()) {
             return Err(RouteLost::Path);
         }
-        self.test_rest(head)
-    }
-
-    /// The conditions besides the path.
-    pub(crate) fn test_rest<'a>(&'a self, head: &Head) -> Result<(), RouteLost<'a>> {
         if let Some(test) = self.test.headers.iter().find(|test| !test.matches(head)) {
             return Err(RouteLost::Header(test.name()));
         }
@@ -174,14 +168,6 @@ impl RoutePlan {
     #[must_use]
     pub fn matched_len(&self) -> usize {
         self.test.path.matched_len()
-    }
-
-    /// Parts of messages that the route's own filters look at.
-    #[must_use]
-    pub fn needs(&self) -> Needs {
-        let fault = if self.fault.is_some() { filter::fault::NEEDS } else { Needs::NONE };
-        let cors = if self.cors.is_some() { CorsRules::NEEDS } else { Needs::NONE };
-        fault.union(cors)
     }
 
     /// Slots of all clusters that the route names.

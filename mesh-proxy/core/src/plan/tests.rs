@@ -266,3 +266,61 @@ fn names_are_resolved_by_the_shell_and_come_back_as_endpoints() {
     assert!(Arc::ptr_eq(&once.cluster("d").unwrap().all()[0], &twice.cluster("d").unwrap().all()[0]));
     assert!(next(&twice, &resolved(&[])).cluster("d").unwrap().endpoints().is_none());
 }
+
+/// A mesh has thousands of each; what one costs is decided here, not discovered later. Bytes without what they point to.
+#[test]
+fn what_a_mesh_has_thousands_of_stays_small() {
+    let sizes = [
+        ("route", size_of::<super::route::RoutePlan>(), 448),
+        ("virtual host", size_of::<super::routes::HostPlan>(), 144),
+        ("cluster", size_of::<super::cluster::ClusterPlan>() + size_of::<Cluster>(), 368),
+        ("cluster's counters", size_of::<super::cluster::ClusterState>(), 80),
+        ("endpoint", size_of::<crate::endpoint::Endpoint>() + size_of::<crate::endpoint::Live>(), 256),
+    ];
+    for (what, bytes, budget) in sizes {
+        assert!(bytes <= budget, "{what}: {bytes} bytes of {budget}");
+    }
+}
+
+#[test]
+fn a_stage_mask_holds_what_filters_and_routes_need() {
+    use crate::filter::Needs;
+    use crate::plan::listener::ServePlan;
+    use mesh_api_xds::ir::filter::{AbortStatus, Cors, Fault, FaultAbort, HttpFilter, RouteFilter};
+    let abort = FaultAbort { share: mesh_api_xds::ir::PerMillion::ALL, status: AbortStatus::Http(503) };
+    let fault = RouteFilter::Fault(Fault { delay: None, abort: Some(abort) });
+    let cors = RouteFilter::Cors(Cors {
+        origins: Arc::default(),
+        methods: text(""),
+        headers: text(""),
+        expose: text(""),
+        max_age: None,
+        credentials: false,
+        forward_unmatched: true,
+    });
+    let needs = |chain: &[HttpFilter], route: &[RouteFilter]| {
+        let mut configured = to_cluster("/", "a");
+        configured.filters = route.to_vec().into();
+        let mut http = mk_http(RouteSource::Named(text("r")));
+        http.filters = chain.to_vec().into();
+        let chain = mk_http_chain("http", ChainMatch::default(), http);
+        let plan = next(
+            &Plan::empty(),
+            &upsert([
+                Resource::Routes(mk_routes("r", vec![mk_host("h", &["*"], vec![configured])])),
+                Resource::Listener(mk_listener("l", "0.0.0.0:1", vec![chain])),
+            ]),
+        );
+        let ServePlan::Http(http) = &plan.listener("l").unwrap().chain("http").unwrap().serve else { panic!("http") };
+        http.needs(&plan.routes("r").unwrap().hosts()[0].routes()[0])
+    };
+    let both = Needs::REQUEST_HEAD.union(Needs::RESPONSE_HEAD);
+    assert_eq!(needs(&[], &[]), Needs::NONE);
+    assert_eq!(needs(&[HttpFilter::Alpn], &[]), Needs::REQUEST_HEAD);
+    assert_eq!(needs(&[HttpFilter::Fault, HttpFilter::Cors], &[]), Needs::NONE);
+    assert_eq!(needs(&[HttpFilter::Fault, HttpFilter::Cors], std::slice::from_ref(&fault)), Needs::REQUEST_HEAD);
+    assert_eq!(needs(&[HttpFilter::Fault], std::slice::from_ref(&cors)), Needs::NONE);
+    assert_eq!(needs(&[HttpFilter::Fault, HttpFilter::Cors], std::slice::from_ref(&cors)), both);
+    assert_eq!(needs(&[HttpFilter::Fault], &[fault, cors]), Needs::REQUEST_HEAD);
+    assert!(!both.contains(Needs::REQUEST_BODY) && both.contains(Needs::RESPONSE_HEAD));
+}
