@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     if let Some(code) = meshctl::demo::host::guard_main() {
         return code;
     }
+    if let Some(code) = meshctl::demo::probe::probe_main() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

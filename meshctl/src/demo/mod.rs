@@ -1,10 +1,12 @@
 //! `meshctl demo`: a whole mesh on this machine, without root and without a cluster.
 
+pub mod check;
 pub mod client;
 pub mod dirs;
 pub mod host;
 pub mod mesh;
 pub mod metrics;
 pub mod plan;
+pub mod probe;
 pub mod run;
 pub mod yaml;

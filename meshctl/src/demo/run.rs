@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mesh_api_rt::signal::StopSignals;
 
+use super::check;
 use super::client::Client;
 use super::dirs::Dirs;
 use super::mesh::{Binaries, Mesh, make_host};
@@ -105,13 +106,18 @@ async fn guarded(context: &Context, mesh: &mut Mesh, args: &DemoArgs) -> Result<
 async fn play(context: &Context, mesh: &mut Mesh, args: &DemoArgs) -> Result<End, CliError> {
     let note = |text: &str| context.printer.note(text);
     note(&format!("Files: {}", mesh.dirs.root().display()));
+    if args.check {
+        // So that a rotation comes within the time of a check.
+        mesh.short_lived = Some(check::SHORT_LIVED);
+    }
     note("Starting the control plane …");
     mesh.start_meshd().await?;
     note(&format!("Starting {} proxies and the shop …", mesh.plan.proxied().count()));
     mesh.start_workloads().await?;
     mesh.wait_for_shop().await?;
     if args.check {
-        return Ok(End::Done(Exit::Ok));
+        let seed = args.seed.unwrap_or_else(rand::random);
+        return check::run(mesh, args.requests, seed, &args.only).await.map(End::Done);
     }
     note(&welcome(mesh));
     let _visitors = visitors(mesh)?;

@@ -357,6 +357,9 @@ pub fn labels(workload: &Workload) -> Vec<(&'static str, String)> {
         labels.push(("instance", workload.name.clone()));
         labels.push(("security.istio.io/tlsMode", "istio".to_owned()));
     }
+    // As the injector sets them.
+    labels.push(("service.istio.io/canonical-name", workload.app.to_owned()));
+    labels.push(("service.istio.io/canonical-revision", workload.version.to_owned()));
     labels.push(("service.istio.io/workload-name", workload.workload_name().to_owned()));
     labels
 }

@@ -1,0 +1,177 @@
+//! What happens when parts die or input is broken.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::Check;
+use super::support::{all_well, ensure, ms, traffic, until};
+use crate::demo::yaml;
+use crate::error::CliError;
+use crate::http;
+
+/// The instance that dies.
+const VICTIM: &str = "catalogue-2";
+/// The cluster it is in, as web's proxy calls it.
+const CLUSTER: &str = "outbound|8080||catalogue.shop.svc.cluster.local";
+
+pub(super) async fn killed_instance(check: &mut Check<'_>) -> Result<String, CliError> {
+    let victim = check.workload(VICTIM)?;
+    let load = traffic(check, "/api/catalogue", 200)?;
+    let address = victim.address.to_string();
+    served_by(check, VICTIM).await?;
+    check.mesh.kill(VICTIM).await;
+    let killed = Instant::now();
+    let ejected = until("web's proxy has ejected the dead instance", || is_ejected(check, &address, true)).await;
+    let ejected_after = killed.elapsed();
+    let retried = retries(check).await;
+    // It comes back as a restarted pod would: same name, same address.
+    check.mesh.start_proxy(&victim)?;
+    check.mesh.start_app(&victim)?;
+    check.mesh.wait_for_proxy(VICTIM).await?;
+    let back = Instant::now();
+    let returned = served_by(check, VICTIM).await;
+    let figures = load.stop().await?;
+    ejected?;
+    returned?;
+    all_well(&figures)?;
+    check.wait_for_sync().await?;
+    Ok(format!(
+        "ejected after {}, {}; {} requests, none failed; back in service after {}",
+        ms(ejected_after),
+        retried?,
+        figures.requests,
+        ms(back.elapsed())
+    ))
+}
+
+/// Waits until the ingress sees an answer of this instance of catalogue.
+async fn served_by(check: &Check<'_>, instance: &str) -> Result<(), CliError> {
+    let ingress = check.mesh.ingress;
+    until(&format!("{instance} answers"), || async move {
+        let answer = http::ask(ingress, "/api/catalogue", &[]).await;
+        let answer = answer.map_err(|error| CliError::user("no answer").because(&error))?;
+        Ok(answer.headers.get("x-catalogue-instance").is_some_and(|name| name == instance))
+    })
+    .await
+    .map(drop)
+}
+
+async fn is_ejected(check: &Check<'_>, address: &str, expected: bool) -> Result<bool, CliError> {
+    let text = check.admin_page("web-1", "/clusters?format=json").await?;
+    let page: Value =
+        serde_json::from_str(&text).map_err(|error| CliError::user("/clusters is no JSON").because(&error))?;
+    let clusters = page.get("cluster_statuses").and_then(Value::as_array);
+    let cluster = clusters.and_then(|all| all.iter().find(|cluster| cluster.get("name") == Some(&CLUSTER.into())));
+    let hosts = cluster.and_then(|cluster| cluster.get("host_statuses")).and_then(Value::as_array);
+    let host = hosts.and_then(|all| {
+        all.iter().find(|host| host.pointer("/address/socket_address/address") == Some(&address.into()))
+    });
+    let failed = host.and_then(|host| host.pointer("/health_status/failed_outlier_check")).and_then(Value::as_bool);
+    Ok(host.is_some() && failed.unwrap_or_default() == expected)
+}
+
+/// How many retries web's proxy has made.
+async fn retries(check: &Check<'_>) -> Result<String, CliError> {
+    let samples = check.metrics("web-1", "").await?;
+    let sum: f64 = samples
+        .iter()
+        .filter(|sample| sample.name.contains("retr") && sample.name.ends_with("_total"))
+        .map(|sample| sample.value)
+        .sum();
+    ensure(sum >= 1.0, || "web's proxy counted no retry".to_owned())?;
+    Ok(format!("{sum:.0} retries"))
+}
+
+pub(super) async fn control_plane(check: &mut Check<'_>) -> Result<String, CliError> {
+    let load = traffic(check, "/", 100)?;
+    let received = updates(check).await?;
+    check.mesh.kill_meshd().await;
+    // Traffic goes on without it, and long enough to be noticed.
+    let before = requests_of(check).await?;
+    let alone = until("traffic goes on without the control plane", || async {
+        Ok(requests_of(check).await? >= before + 100.0)
+    })
+    .await;
+    let started = Instant::now();
+    check.mesh.start_meshd().await?;
+    let synced = check.wait_for_sync().await;
+    let took = started.elapsed();
+    let figures = load.stop().await?;
+    alone?;
+    synced?;
+    all_well(&figures)?;
+    let after = updates(check).await?;
+    let resent = resent(check).await?;
+    ensure(resent == 0, || format!("{resent} resources were sent again"))?;
+    // A change still arrives: the streams are not only open.
+    let grown = after.iter().filter(|(name, count)| received.get(*name).is_some_and(|known| known < *count)).count();
+    Ok(format!(
+        "all in step {} after the start, no resource sent again ({grown} proxies got marks only); {} requests, none failed",
+        ms(took),
+        figures.requests
+    ))
+}
+
+async fn requests_of(check: &Check<'_>) -> Result<f64, CliError> {
+    let samples = check.metrics("web-1", "istio_requests_total").await?;
+    Ok(samples.iter().filter(|sample| sample.label("reporter") == "destination").map(|sample| sample.value).sum())
+}
+
+/// Updates that each proxy has taken.
+async fn updates(check: &Check<'_>) -> Result<BTreeMap<String, u64>, CliError> {
+    let mut counts = BTreeMap::new();
+    for name in check.mesh.admin.keys() {
+        let samples = check.metrics(name, "").await?;
+        let sum: f64 = samples.iter().filter(|sample| sample.name.contains("update")).map(|sample| sample.value).sum();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+        counts.insert(name.clone(), sum as u64);
+    }
+    Ok(counts)
+}
+
+/// Resources that the present control plane has sent.
+async fn resent(check: &Check<'_>) -> Result<u64, CliError> {
+    let page = http::page(check.mesh.monitoring, "/metrics").await;
+    let page = page.map_err(|error| CliError::user("meshd's metrics cannot be read").because(&error))?;
+    let text = String::from_utf8_lossy(&page).into_owned();
+    let samples = crate::demo::metrics::parse(&text, "meshd_");
+    let sent: f64 = samples
+        .iter()
+        .filter(|sample| sample.name == "meshd_xds_resources_sent_total")
+        .map(|sample| sample.value)
+        .sum();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    Ok(sent as u64)
+}
+
+pub(super) async fn broken_file(check: &mut Check<'_>) -> Result<String, CliError> {
+    let load = traffic(check, "/", 100)?;
+    let path = check.mesh.dirs.config().join("broken.yaml");
+    let name = "broken.yaml";
+    let write = yaml::replace(&path, "apiVersion: v1\nkind: Service\nmetadata: {name: x\n");
+    write.map_err(|error| CliError::internal("cannot write a broken file").because(&error))?;
+    let reported = until("meshd reports the broken file", || async { Ok(reports(check, name).await?.is_some()) }).await;
+    let finding = reports(check, name).await?;
+    // The good files still work while the broken one lies there.
+    let edited = super::routing::header(check).await;
+    drop(std::fs::remove_file(&path));
+    let gone = until("the finding goes with the file", || async { Ok(reports(check, name).await?.is_none()) }).await;
+    let figures = load.stop().await?;
+    let reported = reported?;
+    edited?;
+    gone?;
+    all_well(&figures)?;
+    Ok(format!("{} after {}; {} requests, none failed", finding.unwrap_or_default(), ms(reported), figures.requests))
+}
+
+/// The first finding about a file.
+async fn reports(check: &Check<'_>, file: &str) -> Result<Option<String>, CliError> {
+    let page = check.debug_page("/debug/findings").await?;
+    let findings = page.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |finding: &Value, field: &str| finding.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let found = findings.iter().find(|finding| text(finding, "origin").contains(file));
+    Ok(found
+        .map(|finding| format!("{} {} {}", text(finding, "code"), text(finding, "origin"), text(finding, "message"))))
+}
