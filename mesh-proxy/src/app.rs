@@ -93,9 +93,9 @@ fn start_workers(
     let mut first = Some((table, dispatcher.clone()));
     let mut threads = Vec::new();
     for (id, inbox) in inboxes.into_iter().enumerate() {
-        let (shared, telemetry, listening) = (Arc::clone(shared), hub.worker(), first.take());
+        let (shared, hub, listening) = (Arc::clone(shared), hub.clone(), first.take());
         let body = move || {
-            if let Err(error) = worker::run(id, &shared, telemetry, inbox, listening) {
+            if let Err(error) = worker::run(id, &shared, hub.worker(), inbox, listening) {
                 tracing::error!(worker = id, %error, "Worker not started");
             }
         };

@@ -68,6 +68,7 @@ impl From<Fault> for Refused {
 /// Serves an accepted connection to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let listener = accepted.listener.clone();
+    worker.telemetry.accepted();
     if let Err(refused) = admit(&worker, accepted).await {
         worker.telemetry.connection_refused(&listener, &refused.fault);
         tracing::debug!(

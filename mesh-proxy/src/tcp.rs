@@ -31,7 +31,7 @@ const CONNECT_ATTEMPTS: usize = 3;
 pub async fn serve(worker: &Rc<Worker>, connection: Connection, mut downstream: Stream) {
     let mut record = TcpRecord::new(&connection, SystemTime::now());
     let started = Instant::now();
-    let bytes = TunnelBytes::default();
+    let bytes = Rc::new(TunnelBytes::default());
     let end = run(worker, &connection, &mut downstream, &mut record, &bytes).await;
     if let Err(fault) = end {
         tracing::debug!(chain = %connection.chain, code = %fault.code(), detail = fault.detail.as_deref(), "Tunnel failed");
@@ -48,7 +48,7 @@ async fn run(
     connection: &Connection,
     downstream: &mut Stream,
     record: &mut TcpRecord,
-    bytes: &TunnelBytes,
+    bytes: &Rc<TunnelBytes>,
 ) -> Result<(), Fault> {
     let (cluster, idle) = choose(worker, connection, record)?;
     let _request = cluster
@@ -62,7 +62,7 @@ async fn run(
     record.upstream_local = upstream.addresses().map(|(local, _)| local);
     record.upstream_peer = connected.peer;
     let _in_flight = InFlight::new(Arc::clone(&endpoint));
-    worker.telemetry.tcp_opened(connection, record);
+    worker.telemetry.tcp_opened(connection, record, bytes);
     // From here on only handles are held: a tunnel may last for days.
     drop(cluster);
     let _busy = connection.entry.busy();
@@ -162,5 +162,7 @@ async fn connect_one(worker: &Worker, cluster: &ClusterPlan, endpoint: &Endpoint
         .map_err(|error| Fault::new(FaultKind::UpstreamTlsFailed).with_detail(error.to_string()))?;
     drop(live);
     let options = ConnectOptions::of(&cluster.settings, worker.shared.socket_mark);
-    connect(&key, options).await.map_err(|error| fault_of(&error))
+    let connected = connect(&key, options).await;
+    worker.telemetry.connected(connected.is_ok());
+    connected.map_err(|error| fault_of(&error))
 }

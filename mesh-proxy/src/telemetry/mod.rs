@@ -17,7 +17,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod tunnels;
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +27,7 @@ use mesh_api::text::Str;
 use mesh_api_rt::metrics::{DuplicateMetric, Metrics};
 use mesh_api_xds::node::{NodeInfo, ProxyKind};
 use mesh_proxy_core::fault::Fault;
+use mesh_proxy_core::flags::Flags;
 use mesh_proxy_core::plan::listener::HttpPlan;
 use mesh_proxy_core::stats::Workload;
 
@@ -34,9 +37,11 @@ use self::counters::{Count, Counters};
 use self::metadata::PeerCache;
 use self::record::TcpRecord;
 use self::series::Numbers;
-use self::table::{Own, Seen, SeriesTable, Shelf};
+use self::table::{Own, SeriesTable, Shelf};
+use self::tunnels::{Reported, Tunnels};
 use crate::conn::Connection;
 use crate::http::exchange::Scratch;
+use crate::net::copy::TunnelBytes;
 
 /// Series of Istio's metrics per worker. One takes about 1 KiB with its labels.
 const SERIES_BUDGET: usize = 4096;
@@ -92,6 +97,7 @@ pub struct Telemetry {
     hostname: Str,
     series: SeriesTable,
     clusters: ClusterTable,
+    tunnels: Tunnels,
     logs: Writer,
     shared: Arc<Shared>,
 }
@@ -124,6 +130,7 @@ impl Hub {
             hostname: hub.hostname.clone(),
             series: SeriesTable::new(Arc::clone(&hub.own), Arc::clone(&shared.series), hub.budget),
             clusters: ClusterTable::new(Arc::clone(&shared.clusters)),
+            tunnels: Tunnels::default(),
             logs: hub.sinks.writer(),
             shared,
         }
@@ -200,12 +207,15 @@ impl Telemetry {
         }
     }
 
-    /// Reports a tunnel that was established.
-    pub fn tcp_opened(&self, connection: &Connection, record: &TcpRecord) {
-        record.counted.set(true);
-        // Istio labels the opening like the connection's end, whose flags are not known yet.
-        let seen = sides::tcp(connection, record, mesh_proxy_core::flags::Flags::EMPTY);
-        self.with_tcp(&seen, |numbers| numbers.opened.add(1));
+    /// Reports a tunnel that was established. What it moves is read off `bytes` while it runs.
+    pub fn tcp_opened(&self, connection: &Connection, record: &TcpRecord, bytes: &Rc<TunnelBytes>) {
+        // Flags are those of the end, which are not known yet.
+        let seen = sides::tcp(connection, record, Flags::EMPTY);
+        let series = self.series.get(&seen);
+        if let Numbers::Tcp(numbers) = &series.numbers {
+            numbers.opened.add(1);
+        }
+        record.place.set(Some(self.tunnels.open(Rc::clone(bytes), series)));
     }
 
     /// Reports a tunnel that ended, or could not be established.
@@ -213,14 +223,13 @@ impl Telemetry {
         if let Some(fault) = &record.fault {
             self.shared.counters.reply(fault.code());
         }
-        let seen = sides::tcp(connection, record, record.flags());
-        self.with_tcp(&seen, |numbers| {
-            if !record.counted.get() {
-                numbers.opened.add(1);
-            }
+        let place = record.place.take();
+        let before = place.map_or_else(Reported::default, |place| self.tunnels.close(place));
+        self.series.with(&sides::tcp(connection, record, record.flags()), |series| {
+            let Numbers::Tcp(numbers) = &series.numbers else { return };
+            numbers.opened.add(u64::from(place.is_none()));
             numbers.closed.add(1);
-            numbers.sent.add(record.sent);
-            numbers.received.add(record.received);
+            before.add_rest(Reported { received: record.received, sent: record.sent }, numbers);
         });
         let Some(settings) = record.settings.as_ref().filter(|settings| !settings.access_logs.is_empty()) else {
             return;
@@ -244,17 +253,26 @@ impl Telemetry {
         self.count(Count::PoolReused);
     }
 
+    /// Reports a connection that was accepted.
+    pub fn accepted(&self) {
+        self.count(Count::Connections);
+    }
+
+    /// Reports an attempt to connect to an upstream.
+    pub fn connected(&self, succeeded: bool) {
+        self.count(if succeeded { Count::UpstreamOpened } else { Count::UpstreamFailed });
+    }
+
     /// The workload that a value of `x-envoy-peer-metadata` describes; `None` when it is not one.
     pub fn decode_peer(&self, value: &[u8]) -> Option<Arc<Workload>> {
         self.peers.decode(value)
     }
 
-    /// Adds one to a counter.
-    pub fn count(&self, count: Count) {
+    fn count(&self, count: Count) {
         self.shared.counters.add(count, 1);
     }
 
-    /// Takes what the worker sees once a second, and hands over log lines that are that old.
+    /// Takes what the worker sees once a second; reports bytes of open tunnels, hands over log lines that are that old.
     pub fn tick(&self, sample: Sample) {
         let gauges = &self.shared.gauges;
         for (gauge, value) in [
@@ -264,20 +282,13 @@ impl Telemetry {
         ] {
             gauge.store(value as u64, Relaxed);
         }
+        self.tunnels.report(|series| self.series.touch(series));
         self.logs.flush();
     }
 
     /// Forgets what configuration no longer has.
     pub fn config_changed(&self, is_cluster: impl Fn(&str) -> bool) {
         self.clusters.retain(is_cluster);
-    }
-
-    fn with_tcp(&self, seen: &Seen<'_>, record: impl Fn(&series::TcpNumbers)) {
-        self.series.with(seen, |series| {
-            if let Numbers::Tcp(numbers) = &series.numbers {
-                record(numbers);
-            }
-        });
     }
 
     fn names(&self) -> sides::Names<'_> {

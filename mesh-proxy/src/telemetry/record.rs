@@ -180,8 +180,8 @@ pub struct TcpRecord {
     pub upstream_peer: Option<Arc<Peer>>,
     /// Attempts to connect.
     pub attempts: u32,
-    /// Whether it was counted as opened.
-    pub(super) counted: Cell<bool>,
+    /// Its place among the open tunnels, once it was counted as opened.
+    pub(super) place: Cell<Option<usize>>,
 }
 
 impl TcpRecord {
@@ -205,7 +205,7 @@ impl TcpRecord {
             upstream_local: None,
             upstream_peer: None,
             attempts: 0,
-            counted: Cell::new(false),
+            place: Cell::new(None),
         }
     }
 

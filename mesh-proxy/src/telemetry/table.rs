@@ -121,8 +121,7 @@ impl SeriesTable {
 
     /// Runs `record` on the series of what was seen, made if there is none.
     pub fn with<T>(&self, seen: &Seen<'_>, record: impl FnOnce(&Series) -> T) -> T {
-        let now = self.uses.get() + 1;
-        self.uses.set(now);
+        let now = self.tick();
         let at = seen.place();
         if let Some(Some((before, series))) = self.places.borrow().get(at)
             && before.is(seen)
@@ -136,6 +135,22 @@ impl SeriesTable {
             *place = Some((SeenBefore::from(seen), series));
         }
         result
+    }
+
+    /// The series of what was seen, to be kept by something that lasts.
+    pub fn get(&self, seen: &Seen<'_>) -> Arc<Series> {
+        self.find(seen, self.tick())
+    }
+
+    /// Notes that a series is in use.
+    pub fn touch(&self, series: &Series) {
+        series.used.store(self.tick(), Relaxed);
+    }
+
+    fn tick(&self) -> u64 {
+        let now = self.uses.get() + 1;
+        self.uses.set(now);
+        now
     }
 
     /// Number of series.

@@ -67,10 +67,10 @@ impl Proxy {
         proxy.apply(make(address));
         let (dispatcher, mut inboxes) = Dispatcher::new(1);
         let table = ListenerTable::seeded([(address, socket)]);
-        let (inbox, telemetry) = (inboxes.remove(0), hub().worker());
+        let inbox = inboxes.remove(0);
         let thread = thread::spawn(move || {
             first();
-            worker::run(0, &shared, telemetry, inbox, Some((table, dispatcher))).unwrap();
+            worker::run(0, &shared, hub().worker(), inbox, Some((table, dispatcher))).unwrap();
         });
         proxy.thread = Some(thread);
         proxy
