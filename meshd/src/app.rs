@@ -27,10 +27,11 @@ use crate::ca::service::Certificates;
 use crate::config::Config;
 use crate::debug::Pages;
 use crate::findings::Findings;
-use crate::hub::{Hub, Outlets, Published};
+use crate::hub::{Hub, Outlets, Published, Question};
 use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ServerMetrics};
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
+use crate::push::translate::Translate;
 use crate::push::worker::Worker;
 use crate::source::Source;
 use crate::source::file::FileSource;
@@ -77,6 +78,23 @@ struct AllMetrics {
     ca: CaMetrics,
 }
 
+/// What the steps of the start share.
+struct Starting {
+    config: Config,
+    metrics: AllMetrics,
+    drain: Arc<Trigger>,
+    tasks: JoinSet<()>,
+}
+
+/// From the source to the proxies' queues.
+struct Pipeline {
+    registry: Arc<Registry>,
+    queue: Arc<Queue>,
+    findings: Arc<Findings>,
+    published: watch::Receiver<Option<Published>>,
+    ask: mpsc::Sender<Question>,
+}
+
 /// The sockets, open before anything else is: what cannot listen should say so at once.
 struct Sockets {
     grpc: Option<TcpListener>,
@@ -102,84 +120,26 @@ impl App {
         let store = Arc::new(store);
         let tokens = TokenKeys::load_or_create(&*store).context("loading the keys of bootstrap tokens")?;
         let source = open_source(&config)?;
-        let metrics = AllMetrics::new()?;
         let (trigger, _) = drain::channel();
-        let drain = Arc::new(trigger);
-        let mut tasks = JoinSet::new();
-
-        let registry = Registry::new(metrics.push.clone());
-        let queue = Queue::new(metrics.push.clone());
-        let findings = Arc::new(Findings::new(metrics.push.clone()));
-        let translate = Arc::new(Translator::<Encoded>::default());
-        let outlets = Outlets {
-            registry: Arc::clone(&registry),
-            queue: Arc::clone(&queue),
-            translate: translate.clone(),
-            findings: Arc::clone(&findings),
-            metrics: metrics.push.clone(),
-        };
-        let (hub, published) = Hub::new([source.name()], config.debounce, outlets);
-        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let mut starting =
+            Starting { config, metrics: AllMetrics::new()?, drain: Arc::new(trigger), tasks: JoinSet::new() };
+        let pipeline = starting.pipeline(Box::new(source));
         let (ready, is_ready) = watch::channel(false);
-        let pages =
-            Pages { registry: Arc::clone(&registry), findings, published: published.clone(), ask, ready: is_ready };
-        let routes = pages.router(Arc::clone(&metrics.registry), logging);
+        let routes = pipeline.pages(is_ready).router(Arc::clone(&starting.metrics.registry), logging);
         let admin = AdminServer::start("meshd-admin", vec![(sockets.monitoring, routes)]);
         let admin = admin.context("starting the monitoring server")?;
-
-        let (tell, events) = mpsc::channel(EVENTS);
-        tasks.spawn(Box::new(source).run(tell, drain.watcher()));
-        tasks.spawn(hub.run(events, questions, drain.watcher()));
-        for _ in 0..config.push_workers.max(1) {
-            let worker = Worker {
-                queue: Arc::clone(&queue),
-                published: published.clone(),
-                translate: translate.clone(),
-                metrics: metrics.push.clone(),
-            };
-            tasks.spawn(worker.run(drain.watcher()));
-        }
-
         // A replica serves nothing before every source is synced.
-        let first = first_snapshot(published.clone()).await?;
-        let domain = trust_domain(&config, &first)?;
-        let aliases = first.snapshot.mesh.trust_domain_aliases.to_vec();
-        let trust = ArcSwap::from_pointee(Trust { domain: domain.clone(), aliases });
-        let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens) });
-        tasks.spawn(follow_mesh(published, Arc::clone(&authenticator), drain.watcher()));
-        let serving: Current = Arc::default();
-        let options = ca_options(&config, domain);
-        let roots = Roots::open(options, store, Arc::clone(&serving), metrics.ca.clone(), SystemTime::now());
-        let roots = roots.context("opening the certificate authority")?;
-        let streams = Arc::new(Streams {
-            registry,
-            queue,
-            pace: Pace::new(config.streams_per_second),
-            cluster: config.cluster.clone(),
-            metrics: metrics.push.clone(),
-            server: metrics.server.clone(),
-        });
-        let certificates = Certificates {
-            authority: roots.authority(),
-            authenticator: Arc::clone(&authenticator),
-            metrics: metrics.ca.clone(),
-        };
-        let discovery = Discovery { streams, authenticator, drain: Arc::clone(&drain) };
-        let services = Services {
-            discovery: AggregatedDiscoveryServer::new(Arc::new(discovery)),
-            certificates: CertificateServer::new(Arc::new(certificates)),
-        };
-        tasks.spawn(roots.run(drain.watcher()));
+        let first = first_snapshot(pipeline.published.clone()).await?;
+        let (services, serving) = starting.services(&pipeline, &first, store, tokens)?;
         for (socket, tls) in [(sockets.grpc, None), (sockets.secure_grpc, Some(serving))] {
-            let Some(socket) = socket else { continue };
-            let listener = tokio::net::TcpListener::from_std(socket).context("handing a socket to the runtime")?;
-            let (services, metrics) = (services.clone(), metrics.server.clone());
-            let port = Port { listener, tls, services, max_age: config.max_connection_age, metrics };
-            tasks.spawn(port.run(drain.watcher()));
+            if let Some(socket) = socket {
+                starting.port(socket, tls, services.clone())?;
+            }
         }
         ready.send_replace(true);
         let addresses = sockets.addresses;
         tracing::info!(?addresses, "Control plane serves");
+        let Starting { drain, tasks, .. } = starting;
         Ok(Self { addresses, drain, tasks, admin, ready })
     }
 
@@ -198,6 +158,99 @@ impl App {
         // It waits for answers under way, which blocks.
         let _ = tokio::task::spawn_blocking(move || admin.stop()).await;
         drained
+    }
+}
+
+impl Starting {
+    /// From the source to the proxies' queues: hub and translators.
+    fn pipeline(&mut self, source: Box<dyn Source>) -> Pipeline {
+        let metrics = &self.metrics.push;
+        let registry = Registry::new(metrics.clone());
+        let queue = Queue::new(metrics.clone());
+        let findings = Arc::new(Findings::new(metrics.clone()));
+        let translate: Arc<dyn Translate> = Arc::new(Translator::<Encoded>::default());
+        let outlets = Outlets {
+            registry: Arc::clone(&registry),
+            queue: Arc::clone(&queue),
+            translate: Arc::clone(&translate),
+            findings: Arc::clone(&findings),
+            metrics: metrics.clone(),
+        };
+        let (hub, published) = Hub::new([source.name()], self.config.debounce, outlets);
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let (tell, events) = mpsc::channel(EVENTS);
+        self.tasks.spawn(source.run(tell, self.drain.watcher()));
+        self.tasks.spawn(hub.run(events, questions, self.drain.watcher()));
+        for _ in 0..self.config.push_workers.max(1) {
+            let worker = Worker {
+                queue: Arc::clone(&queue),
+                published: published.clone(),
+                translate: Arc::clone(&translate),
+                metrics: metrics.clone(),
+            };
+            self.tasks.spawn(worker.run(self.drain.watcher()));
+        }
+        Pipeline { registry, queue, findings, published, ask }
+    }
+
+    /// What proxies are served with, and the TLS side of it, which follows the authority.
+    fn services(
+        &mut self,
+        pipeline: &Pipeline,
+        first: &Published,
+        store: Arc<FileStore>,
+        tokens: TokenKeys,
+    ) -> anyhow::Result<(Services, Current)> {
+        let Self { config, metrics, drain, tasks } = self;
+        let domain = trust_domain(config, first)?;
+        let aliases = first.snapshot.mesh.trust_domain_aliases.to_vec();
+        let trust = ArcSwap::from_pointee(Trust { domain: domain.clone(), aliases });
+        let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens) });
+        tasks.spawn(follow_mesh(pipeline.published.clone(), Arc::clone(&authenticator), drain.watcher()));
+        let serving: Current = Arc::default();
+        let options = ca_options(config, domain);
+        let roots = Roots::open(options, store, Arc::clone(&serving), metrics.ca.clone(), SystemTime::now());
+        let roots = roots.context("opening the certificate authority")?;
+        let certificates = Certificates {
+            authority: roots.authority(),
+            authenticator: Arc::clone(&authenticator),
+            metrics: metrics.ca.clone(),
+        };
+        tasks.spawn(roots.run(drain.watcher()));
+        let streams = Arc::new(Streams {
+            registry: Arc::clone(&pipeline.registry),
+            queue: Arc::clone(&pipeline.queue),
+            pace: Pace::new(config.streams_per_second),
+            cluster: config.cluster.clone(),
+            metrics: metrics.push.clone(),
+            server: metrics.server.clone(),
+        });
+        let discovery = Discovery { streams, authenticator, drain: Arc::clone(drain) };
+        let services = Services {
+            discovery: AggregatedDiscoveryServer::new(Arc::new(discovery)),
+            certificates: CertificateServer::new(Arc::new(certificates)),
+        };
+        Ok((services, serving))
+    }
+
+    fn port(&mut self, socket: TcpListener, tls: Option<Current>, services: Services) -> anyhow::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(socket).context("handing a socket to the runtime")?;
+        let (max_age, metrics) = (self.config.max_connection_age, self.metrics.server.clone());
+        let port = Port { listener, tls, services, max_age, metrics };
+        self.tasks.spawn(port.run(self.drain.watcher()));
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    fn pages(&self, ready: watch::Receiver<bool>) -> Pages {
+        Pages {
+            registry: Arc::clone(&self.registry),
+            findings: Arc::clone(&self.findings),
+            published: self.published.clone(),
+            ask: self.ask.clone(),
+            ready,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_LINES: usize = 50;
 /// The findings now.
 #[derive(Debug)]
 pub(crate) struct Findings {
-    now: ArcSwap<Vec<Finding>>,
+    now: ArcSwap<Box<[Finding]>>,
     metrics: PushMetrics,
 }
 
@@ -30,7 +30,7 @@ impl Findings {
     }
 
     /// The findings now, ordered by place.
-    pub(crate) fn now(&self) -> Arc<Vec<Finding>> {
+    pub(crate) fn now(&self) -> Arc<Box<[Finding]>> {
         self.now.load_full()
     }
 
@@ -57,7 +57,7 @@ impl Findings {
             tracing::info!(finding = %finding, "Configuration error is repaired");
         }
         self.count(&next);
-        self.now.store(Arc::new(next));
+        self.now.store(Arc::new(next.into()));
     }
 
     fn count(&self, findings: &[Finding]) {

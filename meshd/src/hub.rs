@@ -197,6 +197,7 @@ impl Hub {
             None => 0,
         };
         self.outlets.registry.rollout().published(self.last_id);
+        self.outlets.registry.set_queued(after.generation);
         self.tell_findings();
         let (generation, objects, took) =
             (after.generation, changes.keys.len(), now().saturating_duration_since(begun));
@@ -254,3 +255,6 @@ fn count(number: usize) -> i64 {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,8 @@ mesh_api_rt::metrics! {
         pub(crate) connected: Family<ByVersion, Gauge> = "pilot_xds",
         /// Responses sent to proxies, by type of resource.
         pub(crate) pushes: Family<ByType, Counter> = "pilot_xds_pushes",
+        /// Resources sent to proxies, by type of resource.
+        pub(crate) resources: Family<ByType, Counter> = "meshd_xds_resources_sent_total",
         /// Seconds that the translation for one proxy took.
         pub(crate) push_time: Histogram = "pilot_xds_push_time" => times(),
         /// Seconds from a change at its source until a proxy acknowledged it.

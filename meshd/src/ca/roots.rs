@@ -60,7 +60,7 @@ pub(crate) enum RootsError {
         folder: PathBuf,
         /// Why.
         #[source]
-        source: PluggedError,
+        source: Box<PluggedError>,
     },
     /// No request of our own.
     #[error("a request for the serving certificate could not be made")]
@@ -238,7 +238,7 @@ impl Roots {
 
 fn load_plugged(folder: &Path, options: &CaOptions, now: SystemTime) -> Result<LocalAuthority, RootsError> {
     let load = || plugged::load(&CaCerts::read(folder)?, &options.domain, options.lifetimes, now);
-    load().map_err(|source| RootsError::Plugged { folder: folder.to_owned(), source })
+    load().map_err(|source| RootsError::Plugged { folder: folder.to_owned(), source: Box::new(source) })
 }
 
 /// What tells that the files of a folder may have changed; `None` when it cannot be read.

@@ -26,10 +26,12 @@
 //! }
 //! ```
 //!
-//! `status` is one of `SYNCED` (the last response was accepted), `STALE` (it was not answered yet), `ERROR` (it was rejected;
+//! `status` is one of `SYNCED` (the last response was accepted), `STALE` (it was not answered yet, or a newer state is on its
+//! way), `ERROR` (it was rejected;
 //! the proxy keeps what it had) and `NOT SENT` (the proxy did not ask, or there is nothing to send). `types` has all of `CDS`,
 //! `EDS`, `LDS`, `RDS`, `VHDS`, `SDS` and `MARK`. Versions of responses are generations of the control plane (incremental) or
-//! hashes of content (state of the world). `changes` are the last 100, oldest first.
+//! hashes of content (state of the world). `generation` is that of the last snapshot that every proxy it concerns has or shows
+//! as `STALE`. `changes` are the last 100, oldest first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -147,6 +149,8 @@ struct Convergence {
 
 /// The page now.
 pub(super) fn page(registry: &Registry, published: Option<&Published>) -> Page {
+    // First the generation: what is said of a proxy after that is not older.
+    let generation = registry.queued();
     let connections = registry.connections();
     let rollout = registry.rollout();
     let ids: Vec<ChangeId> = rollout.changes().collect();
@@ -159,7 +163,7 @@ pub(super) fn page(registry: &Registry, published: Option<&Published>) -> Page {
         control_plane: ControlPlane {
             name: "meshd",
             version: env!("CARGO_PKG_VERSION"),
-            generation: published.map(|published| published.snapshot.generation),
+            generation,
             change: published.map(|published| published.through.0.to_string()),
         },
         proxies,
@@ -185,6 +189,8 @@ impl Page {
 fn proxy(connection: &Connection, changes: &[Change]) -> Proxy {
     let (view, facts) = (&connection.view, &connection.facts);
     let waits = |change: &&Change| change.waiting.contains(&connection.key.0);
+    // Before the types: what is sent in between is then seen there.
+    let behind = connection.is_behind();
     let types = connection.types();
     Proxy {
         proxy: format!("{}.{}", view.name, view.namespace),
@@ -209,16 +215,20 @@ fn proxy(connection: &Connection, changes: &[Change]) -> Proxy {
             Protocol::Sotw => "sotw",
         },
         connected_at: display(facts.since),
-        types: TypeUrl::ALL.into_iter().map(|type_url| (type_url.short(), of_type(types.of(type_url)))).collect(),
+        types: TypeUrl::ALL
+            .into_iter()
+            .map(|type_url| (type_url.short(), of_type(types.of(type_url), behind)))
+            .collect(),
         waiting_for: changes.iter().filter(waits).map(|change| change.id.clone()).collect(),
     }
 }
 
-fn of_type(info: &TypeInfo) -> Type {
+/// `behind`: a newer state is on its way to the proxy.
+fn of_type(info: &TypeInfo, behind: bool) -> Type {
     let status = match (&info.nack, &info.sent, &info.acked) {
         (Some(_), ..) => "ERROR",
         (None, None, _) => "NOT SENT",
-        (None, Some(sent), Some(acked)) if sent.nonce == acked.nonce => "SYNCED",
+        (None, Some(sent), Some(acked)) if sent.nonce == acked.nonce && !behind => "SYNCED",
         (None, Some(_), _) => "STALE",
     };
     let answer = |exchange: &Exchange| Answer {
@@ -279,7 +289,7 @@ mod tests {
 
     #[track_caller]
     fn check(info: &TypeInfo, expect: &str) {
-        assert_eq!(of_type(info).status, expect);
+        assert_eq!(of_type(info, false).status, expect);
     }
 
     #[test]
@@ -290,6 +300,7 @@ mod tests {
         check(&info, "STALE");
         info.acked = info.sent.clone();
         check(&info, "SYNCED");
+        assert_eq!(of_type(&info, true).status, "STALE", "something newer is on its way");
         info.sent = Some(mk_exchange("2"));
         check(&info, "STALE");
         info.nack = Some(NackInfo { of: mk_exchange("2"), reason: Str::from("bad"), resources: vec![] });

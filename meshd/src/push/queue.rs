@@ -40,6 +40,13 @@ pub(crate) struct Pending {
     pub(crate) since: Instant,
 }
 
+impl Slot {
+    /// Whether the proxy waits, or is being translated for.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running || self.pending.is_some()
+    }
+}
+
 /// Most change ids of one turn; more are counted but not named.
 const MAX_CHANGES: usize = 256;
 

@@ -1,7 +1,7 @@
 //! The connected proxies, and what became of everything that was pushed to them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -24,6 +24,8 @@ pub(crate) struct Registry {
     connections: Mutex<BTreeMap<ProxyKey, Arc<Connection>>>,
     rollout: Mutex<Rollout>,
     metrics: PushMetrics,
+    /// Generation of the last snapshot whose pushes are all queued; 0 before the first.
+    queued: AtomicU64,
     /// Numbers streams, so that a proxy that comes back before its old stream has ended is told from it.
     streams: AtomicU64,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Connection {
     delivered: Mutex<Arc<ResourceSet>>,
     offer: Mutex<Option<Offer>>,
     offered: Notify,
+    /// The stream has taken a state and not yet sent what it owes of it.
+    adopting: AtomicBool,
     types: Mutex<PerType<TypeInfo>>,
     /// What is wrong with objects as this proxy sees them together, by the type that shows it.
     findings: Mutex<PerType<Arc<[Finding]>>>,
@@ -119,7 +123,13 @@ pub(crate) struct Registered {
 impl Registry {
     /// Nobody is connected.
     pub(crate) fn new(metrics: PushMetrics) -> Arc<Self> {
-        Arc::new(Self { connections: Mutex::default(), rollout: Mutex::default(), metrics, streams: AtomicU64::new(1) })
+        Arc::new(Self {
+            connections: Mutex::default(),
+            rollout: Mutex::default(),
+            metrics,
+            queued: AtomicU64::new(0),
+            streams: AtomicU64::new(1),
+        })
     }
 
     /// A proxy opened its stream.
@@ -134,6 +144,7 @@ impl Registry {
             delivered: Mutex::default(),
             offer: Mutex::default(),
             offered: Notify::new(),
+            adopting: AtomicBool::new(false),
             types: Mutex::default(),
             findings: Mutex::default(),
         });
@@ -146,6 +157,16 @@ impl Registry {
     /// All streams, ordered.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.connections).values().cloned().collect()
+    }
+
+    /// Every proxy that the snapshot of this generation concerns is queued.
+    pub(crate) fn set_queued(&self, generation: u64) {
+        self.queued.store(generation, Ordering::Release);
+    }
+
+    /// Generation of the last snapshot that every proxy it concerns has, or is behind of.
+    pub(crate) fn queued(&self) -> Option<u64> {
+        Some(self.queued.load(Ordering::Acquire)).filter(|generation| *generation != 0)
     }
 
     /// What became of changes.
@@ -183,11 +204,28 @@ impl Connection {
     /// Waits for a state to serve. Cancel-safe.
     pub(crate) async fn offer(&self) -> Offer {
         loop {
-            let taken = lock(&self.offer).take();
-            if let Some(offer) = taken {
-                return offer;
+            {
+                let mut offer = lock(&self.offer);
+                if let Some(offer) = offer.take() {
+                    // Under the lock, so that there is no moment at which neither says that something is on its way.
+                    self.adopting.store(true, Ordering::Release);
+                    return offer;
+                }
             }
             self.offered.notified().await;
+        }
+    }
+
+    /// What the stream owed of the state it took is sent, as far as the protocol allows now.
+    pub(crate) fn adopted(&self) {
+        self.adopting.store(false, Ordering::Release);
+    }
+
+    /// Whether a newer state is on its way to the stream.
+    pub(crate) fn is_behind(&self) -> bool {
+        lock(&self.slot).is_busy() || {
+            let offer = lock(&self.offer);
+            offer.is_some() || self.adopting.load(Ordering::Acquire)
         }
     }
 

@@ -175,6 +175,7 @@ impl Pump<'_> {
                 if let Err(end) = self.act(actions, out).await {
                     return end;
                 }
+                self.connection.adopted();
             }
             tokio::select! {
                 // Requests first: an answer that frees the session is worth more than a state that it could not send yet.
@@ -194,6 +195,7 @@ impl Pump<'_> {
                     if let Err(end) = self.act(actions, out).await {
                         return end;
                     }
+                    self.connection.adopted();
                 }
                 () = sleep_until(ends.into()) => {
                     return End::Status(Status::unavailable("the connection has reached its age; connect again"));
@@ -289,11 +291,7 @@ impl Pump<'_> {
         rollout.nacked(&self.connection.key, type_url, nonce, &nack.reason, now());
     }
 
-    async fn act(
-        &mut self,
-        actions: Vec<ServerAction>,
-        out: &mpsc::Sender<Result<Response, Status>>,
-    ) -> Result<(), End> {
+    async fn act(&self, actions: Vec<ServerAction>, out: &mpsc::Sender<Result<Response, Status>>) -> Result<(), End> {
         for action in actions {
             match action {
                 ServerAction::Send(response) => self.send(response, out).await?,
@@ -328,20 +326,24 @@ impl Pump<'_> {
 
     /// Taken note of before it is written: the answer may be faster than the rest of this task.
     fn on_send(&self, type_url: TypeUrl, response: &Response) {
-        let (version, bytes) = match response {
+        let (version, sizes): (_, Vec<usize>) = match response {
             Response::Delta(response) => {
                 let contents = response.resources.iter().filter_map(|resource| resource.resource.as_ref());
-                (&response.system_version_info, contents.map(|content| content.value.len()).sum::<usize>())
+                (&response.system_version_info, contents.map(|content| content.value.len()).collect())
             }
             Response::Sotw(response) => {
-                (&response.version_info, response.resources.iter().map(|content| content.value.len()).sum())
+                (&response.version_info, response.resources.iter().map(|content| content.value.len()).collect())
             }
         };
         let (nonce, version) = (Str::from(response.nonce()), Str::from(version));
         let metrics = &self.streams.metrics;
         metrics.pushes.get_or_create(&label(type_url)).inc();
+        if type_url != TypeUrl::Generation {
+            let count = u64::try_from(sizes.len()).unwrap_or(u64::MAX);
+            metrics.resources.get_or_create(&label(type_url)).inc_by(count);
+        }
         #[expect(clippy::cast_precision_loss, reason = "a histogram's bucket, not a count")]
-        metrics.config_size.get_or_create(&label(type_url)).observe(bytes as f64);
+        metrics.config_size.get_or_create(&label(type_url)).observe(sizes.iter().sum::<usize>() as f64);
         self.streams.registry.rollout().sent(&self.connection.key, type_url, &nonce, &version, now());
         let sent = Exchange { nonce, version, at: SystemTime::now() };
         self.connection.update(type_url, |info| info.sent = Some(sent));

@@ -16,7 +16,7 @@ use mesh_api::text::Str;
 use meshd_core::world::Change;
 
 use super::contents::{Contents, Taken};
-use super::last_good::LastGood;
+use super::last_good::{LastGood, Texts};
 use super::walk::{MAX_FILE_BYTES, Stamp, Walk, walk};
 
 /// How long a file must be gone, or empty where it had objects, before that counts.
@@ -64,11 +64,7 @@ pub(crate) struct Scanned {
 
 impl Folder {
     /// The folder, with the last good versions of its files.
-    pub(crate) fn new(
-        root: PathBuf,
-        mut contents: Contents,
-        last_good: Option<(LastGood, Vec<(Str, Vec<u8>)>)>,
-    ) -> Self {
+    pub(crate) fn new(root: PathBuf, mut contents: Contents, last_good: Option<(LastGood, Texts)>) -> Self {
         let last_good = last_good.map(|(store, texts)| {
             for (path, text) in texts {
                 contents.restore(&path, &text);

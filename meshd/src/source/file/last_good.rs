@@ -27,6 +27,9 @@ pub(crate) struct LastGood {
     stored: BTreeMap<Str, Version>,
 }
 
+/// Texts by path.
+pub(crate) type Texts = Vec<(Str, Vec<u8>)>;
+
 /// First line of an entry.
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -40,7 +43,7 @@ impl LastGood {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub(crate) fn open(folder: PathBuf) -> io::Result<(Self, Vec<(Str, Vec<u8>)>)> {
+    pub(crate) fn open(folder: PathBuf) -> io::Result<(Self, Texts)> {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let mut this = Self { folder, stored: BTreeMap::new() };
         let mut texts = Vec::new();

@@ -1,7 +1,7 @@
 //! Events of the file system, reduced to what the scan needs to know: which files changed, and which are still being written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -140,7 +140,7 @@ impl Pending {
     }
 }
 
-fn below(root: &Path, path: &PathBuf) -> Option<Str> {
+fn below(root: &Path, path: &Path) -> Option<Str> {
     path.strip_prefix(root).ok()?.to_str().map(Str::from)
 }
 
