@@ -1,6 +1,6 @@
 //! What a proxy may see: services and routes, by its namespace and its Sidecar resource.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_api::host::Hostname;
@@ -40,6 +40,34 @@ pub struct Egress {
     pub services: Vec<Arc<Service>>,
     /// Routes, in order of precedence.
     pub virtual_services: Vec<Arc<VirtualService>>,
+    /// Hosts of the services.
+    hosts: HashSet<Hostname>,
+    index: RouteIndex,
+}
+
+/// VirtualServices by host.
+#[derive(Debug)]
+struct RouteIndex {
+    exact: HashMap<Hostname, Arc<VirtualService>>,
+    /// Most specific first; of equally specific ones the first in precedence.
+    wildcards: Vec<(Hostname, Arc<VirtualService>)>,
+}
+
+impl RouteIndex {
+    /// The index of routes that are given in order of precedence.
+    fn new(routes: &[Arc<VirtualService>]) -> Self {
+        let mut index = Self { exact: HashMap::new(), wildcards: Vec::new() };
+        for (host, of) in routes.iter().flat_map(|of| of.hosts.iter().map(move |host| (host.clone(), of))) {
+            if host.is_wildcard() {
+                index.wildcards.push((host, Arc::clone(of)));
+            } else {
+                index.exact.entry(host).or_insert_with(|| Arc::clone(of));
+            }
+        }
+        // A stable sort keeps the order of precedence.
+        index.wildcards.sort_by(|a, b| Hostname::by_specificity(&a.0, &b.0));
+        index
+    }
 }
 
 impl ProxyScope {
@@ -125,7 +153,22 @@ impl Egress {
         if let Some(port) = spec.port.as_ref().filter(|port| port.protocol != EgressProtocol::HttpProxy) {
             services.retain(|service| service.port(port.number).is_some());
         }
-        Self { spec, services, virtual_services }
+        let hosts = services.iter().map(|service| service.host.clone()).collect();
+        let index = RouteIndex::new(&virtual_services);
+        Self { spec, services, virtual_services, hosts, index }
+    }
+
+    /// The VirtualService of a service: the one of its exact host, else of the most specific wildcard.
+    #[must_use]
+    pub fn route_of(&self, host: &Hostname) -> Option<&Arc<VirtualService>> {
+        let wildcard = || self.index.wildcards.iter().find(|(known, _)| host.subset_of(known)).map(|(_, of)| of);
+        self.index.exact.get(host).or_else(wildcard)
+    }
+
+    /// Whether a service here has this host, or one that the wildcard covers.
+    #[must_use]
+    pub fn has_service(&self, host: &Hostname) -> bool {
+        self.hosts.contains(host) || (host.is_wildcard() && self.hosts.iter().any(|known| known.subset_of(host)))
     }
 }
 

@@ -47,6 +47,15 @@ impl Endpoints {
         in_namespace.services.get(&(service.key.clone(), service.host.clone()))
     }
 
+    /// Whether nothing in a namespace differs between two states.
+    pub(crate) fn same_in(&self, other: &Self, namespace: &Namespace) -> bool {
+        match (self.namespaces.get(namespace), other.namespaces.get(namespace)) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
     /// What is served at an address by services of a namespace, ordered.
     #[must_use]
     pub fn served(&self, namespace: &Namespace, ip: IpAddr) -> &[ServedPort] {

@@ -38,7 +38,8 @@ pub(super) fn findings(snapshot: &Snapshot) -> Vec<Finding> {
     }
     for rules in snapshot.destination_rules.namespaces.values() {
         for rule in rules.rules() {
-            if !snapshot.services.by_age.iter().any(|service| service.host.matches(&rule.host)) {
+            let exact = snapshot.services.by_host.contains_key(&rule.host);
+            if !exact && !snapshot.services.by_age.iter().any(|service| service.host.matches(&rule.host)) {
                 let message = format!("no service has the host {}", rule.host);
                 all.push(Finding::new(Code::MissingReference, "spec.host", message).on(rule.key.clone()));
             }

@@ -44,8 +44,9 @@ pub const fn may_affect(kind: Kind, proxy: ProxyType) -> Wanted {
         (Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry, Router) => VISIBLE.union(SECRETS),
         // What a route leads to is imported with it.
         (Kind::VirtualService, _) => VISIBLE,
-        (Kind::DestinationRule, Sidecar) => CLUSTERS.union(ENDPOINTS).union(LISTENERS),
-        (Kind::DestinationRule, Router) => CLUSTERS.union(ENDPOINTS).union(LISTENERS).union(SECRETS),
+        // Routes lead to subsets that exist.
+        (Kind::DestinationRule, Sidecar) => VISIBLE,
+        (Kind::DestinationRule, Router) => VISIBLE.union(SECRETS),
         (Kind::Gateway, Router) => LISTENERS.union(ROUTES).union(SECRETS),
         (Kind::Sidecar, Sidecar) => VISIBLE,
         (Kind::PeerAuthentication, Sidecar) => CLUSTERS.union(LISTENERS),
@@ -123,6 +124,9 @@ impl<'a> Impact<'a> {
             return;
         }
         for service in self.next.services.by_age.iter() {
+            if self.prev.endpoints.same_in(&self.next.endpoints, &service.namespace) {
+                continue;
+            }
             let (old, new) = (self.prev.endpoints.of(service), self.next.endpoints.of(service));
             if same(old, new) {
                 continue;
@@ -249,6 +253,20 @@ impl Look<'_> {
         if layer4 { ROUTES.union(LISTENERS) } else { ROUTES }
     }
 
+    /// Targets of routes have come into being or have ceased to exist.
+    fn targets(&self) -> Wanted {
+        let kinds = [Kind::Service, Kind::ServiceEntry, Kind::DestinationRule];
+        if !kinds.iter().any(|kind| self.impact.kinds.contains(kind)) {
+            return Wanted::NOTHING;
+        }
+        let routes = self.after.scope.egress.iter().flat_map(|egress| &egress.virtual_services);
+        // The port only matters to a target that names none, of a service with several: whichever it is, it is then a port
+        // of the service, or the service's ports have changed, which affects routes anyway.
+        let exists = |view: &View<'_>, target: &Target| view.missing(target, 0).is_none();
+        let mut all = routes.flat_map(|routes| routes.http.iter().flat_map(targets));
+        if all.any(|target| exists(&self.before, target) != exists(&self.after, target)) { ROUTES } else { Wanted::NOTHING }
+    }
+
     fn rules(&self) -> Wanted {
         if !self.impact.kinds.contains(&Kind::DestinationRule) {
             return Wanted::NOTHING;
@@ -301,6 +319,14 @@ impl Look<'_> {
     }
 
     fn serves_differently(&self) -> bool {
+        let (prev, next) = (self.impact.prev, self.impact.next);
+        // Most changes of endpoints are somebody else's: what is served at the proxy's own addresses says so quickly.
+        let same_services = Arc::ptr_eq(&prev.services, &next.services);
+        let served = |snapshot: &Snapshot, ip| snapshot.endpoints.served(&self.proxy.namespace, ip).to_vec();
+        let same_rules = Arc::ptr_eq(&prev.destination_rules, &next.destination_rules);
+        if same_services && same_rules && self.proxy.ips.iter().all(|ip| served(prev, *ip) == served(next, *ip)) {
+            return false;
+        }
         match self.proxy.kind {
             ProxyType::Sidecar => {
                 listener_inbound::inbound_ports(&self.before) != listener_inbound::inbound_ports(&self.after)

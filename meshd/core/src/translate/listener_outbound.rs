@@ -18,7 +18,7 @@ use mesh_api_xds::ir::matcher::Cidr;
 
 use super::http::{Place, connection};
 use super::names;
-use super::route::{TableKind, in_port_table, route_of};
+use super::route::{TableKind, in_port_table};
 use super::tls::texts;
 use super::vhost::cluster_of;
 use super::view::View;
@@ -383,7 +383,7 @@ impl Made<'_> {
 
     /// Chains of a service port for connections that are not routed as HTTP.
     fn tcp_chains(&self, egress: &Egress, service: &Arc<Service>, port: &Port, ranges: &[Cidr]) -> TcpChains {
-        let routes = route_of(&egress.virtual_services, &service.host);
+        let routes = egress.route_of(&service.host);
         let client = Client {
             labels: &self.view.proxy.labels,
             namespace: &self.view.proxy.namespace,

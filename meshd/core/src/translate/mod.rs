@@ -24,7 +24,7 @@ mod view;
 
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mesh_api::codes::Code;
 use mesh_api::finding::Finding;
@@ -154,8 +154,11 @@ pub struct Translator<P: Product> {
     /// Resources that are made for each proxy and are often equal.
     others: Memo<Resource, P>,
     lists: Memo<ListKey, List<P>>,
-    sets: Memo<(TypeUrl, Vec<ByPtr<P>>), P::Set>,
+    sets: Memo<SetKey<P>, P::Set>,
 }
+
+/// A set for proxies that share a list and have the same resources besides.
+type SetKey<P> = (ByPtr<List<P>>, Vec<ByPtr<P>>);
 
 impl<P: Product> Default for Translator<P> {
     fn default() -> Self {
@@ -229,8 +232,10 @@ struct ListKey {
 }
 
 #[derive(Debug)]
-struct List<P> {
+struct List<P: Product> {
     items: Vec<Arc<P>>,
+    /// The items as a set, once somebody needs no more than them.
+    set: OnceLock<Arc<P::Set>>,
     findings: Vec<Finding>,
 }
 
@@ -242,9 +247,18 @@ impl<P: Product> Translator<P> {
         if !wanted.is_nothing() {
             let scope = self.scope(snapshot, proxy);
             for type_url in TypeUrl::CONFIG.into_iter().filter(|type_url| wanted.has(*type_url)) {
-                let items = self.items(snapshot, proxy, &scope, type_url, &mut findings);
-                let key = items.iter().cloned().map(ByPtr).collect();
-                let set = self.sets.get((type_url, key), |_| P::collect(&items));
+                let list = self.list(snapshot, proxy, &scope, type_url);
+                findings.extend(list.findings.iter().cloned());
+                let own = self.own_items(snapshot, proxy, &scope, type_url, &mut findings);
+                let set = if own.is_empty() {
+                    Arc::clone(list.set.get_or_init(|| Arc::new(P::collect(&list.items))))
+                } else {
+                    let key = (ByPtr(list), own.into_iter().map(ByPtr).collect());
+                    self.sets.get(key, |(list, own): &SetKey<P>| {
+                        let own = own.iter().map(|item| Arc::clone(&item.0));
+                        P::collect(&list.items.iter().cloned().chain(own).collect::<Vec<_>>())
+                    })
+                };
                 *sets.of_mut(type_url) = Some(set);
             }
         }
@@ -283,7 +297,8 @@ impl<P: Product> Translator<P> {
         self.scopes.get(key, |key| ProxyScope::new(snapshot, key.kind, &key.namespace, sidecar))
     }
 
-    fn items(
+    /// What a proxy has besides its audience's list.
+    fn own_items(
         &self,
         snapshot: &Snapshot,
         proxy: &ProxyView,
@@ -291,10 +306,8 @@ impl<P: Product> Translator<P> {
         type_url: TypeUrl,
         findings: &mut Vec<Finding>,
     ) -> Vec<Arc<P>> {
-        let shared = self.list(snapshot, proxy, scope, type_url);
-        findings.extend(shared.findings.iter().cloned());
         let view = View::new(snapshot, proxy, scope);
-        let mut items = shared.items.clone();
+        let mut items = Vec::new();
         match type_url {
             TypeUrl::Cluster => {
                 let fixed = cluster::fixed(&snapshot.mesh, proxy.kind, proxy.ipv6_only());
@@ -362,7 +375,7 @@ impl<P: Product> Translator<P> {
                 | TypeUrl::Generation => Vec::new(),
             };
             findings.append(&mut view.take_findings());
-            List { items, findings }
+            List { items, set: OnceLock::new(), findings }
         })
     }
 

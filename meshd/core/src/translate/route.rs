@@ -1,21 +1,23 @@
 //! Route configurations of sidecars: which virtual hosts are in them, under which domains.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_api::codes::Code;
+use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
 use mesh_api::ids::Namespace;
 use mesh_api::text::Str;
 
 use super::names;
-use super::vhost::{Content, HostKey, RoutePart};
+use super::vhost::{Content, HostKey, RoutePart, cluster_of, port_of};
 use super::view::View;
 use crate::proxy::ProxyType;
 use crate::scope::Egress;
 use crate::snapshot::mesh::OutboundPolicy;
 use crate::snapshot::services::{Protocol, Registry, Resolution, Service};
-use crate::snapshot::virtual_services::{Client, GatewayRef, VirtualService};
+use crate::snapshot::virtual_services::{Client, GatewayRef, Target, VirtualService};
 
 /// A route configuration before its virtual hosts are made.
 #[derive(Clone, Debug)]
@@ -51,8 +53,7 @@ impl TableKind {
 
 /// Makes a table of a sidecar's outbound listener.
 pub(crate) fn sidecar_table(view: &View<'_>, egress: &Egress, kind: &TableKind) -> RouteTable {
-    let mut builder =
-        Builder { view, index: RouteIndex::new(&egress.virtual_services), hosts: Vec::new(), taken: HashSet::new() };
+    let mut builder = Builder { view, egress, hosts: Vec::new(), taken: HashSet::new() };
     match kind {
         TableKind::Service(service, port) => {
             let content = builder.content(service, *port);
@@ -72,7 +73,7 @@ pub(crate) fn sidecar_table(view: &View<'_>, egress: &Egress, kind: &TableKind) 
                 builder.service(service, *port, Ports::Ignored);
             }
             if *port == 80 {
-                builder.strangers(egress, 80, Ports::Ignored);
+                builder.strangers(80, Ports::Ignored);
             }
             builder.catch_all(*port);
         }
@@ -83,7 +84,7 @@ pub(crate) fn sidecar_table(view: &View<'_>, egress: &Egress, kind: &TableKind) 
                     builder.service(service, port.number, Ports::Listed);
                 }
             }
-            builder.strangers(egress, 80, Ports::Listed);
+            builder.strangers(80, Ports::Listed);
             builder.catch_all(0);
         }
     }
@@ -110,42 +111,9 @@ enum Ports {
     Listed,
 }
 
-/// VirtualServices by host. The order of precedence is the order in which they are given.
-struct RouteIndex<'a> {
-    exact: HashMap<&'a Hostname, &'a Arc<VirtualService>>,
-    wildcards: Vec<(&'a Hostname, &'a Arc<VirtualService>)>,
-}
-
-impl<'a> RouteIndex<'a> {
-    fn new(routes: &'a [Arc<VirtualService>]) -> Self {
-        let mut index = Self { exact: HashMap::new(), wildcards: Vec::new() };
-        for (host, of) in routes.iter().flat_map(|of| of.hosts.iter().map(move |host| (host, of))) {
-            if host.is_wildcard() {
-                index.wildcards.push((host, of));
-            } else {
-                index.exact.entry(host).or_insert(of);
-            }
-        }
-        // A stable sort: of equally specific hosts the first in precedence stays first.
-        index.wildcards.sort_by(|a, b| Hostname::by_specificity(a.0, b.0));
-        index
-    }
-
-    /// The VirtualService of a service: the one of its exact host, else of the most specific wildcard.
-    fn of(&self, host: &Hostname) -> Option<&'a Arc<VirtualService>> {
-        let wildcard = || self.wildcards.iter().find(|(known, _)| host.subset_of(known)).map(|(_, of)| *of);
-        self.exact.get(host).copied().or_else(wildcard)
-    }
-}
-
-/// The VirtualService whose routes a service of a listener has.
-pub(crate) fn route_of<'a>(routes: &'a [Arc<VirtualService>], host: &Hostname) -> Option<&'a Arc<VirtualService>> {
-    RouteIndex::new(routes).of(host)
-}
-
 struct Builder<'a> {
     view: &'a View<'a>,
-    index: RouteIndex<'a>,
+    egress: &'a Egress,
     hosts: Vec<HostKey>,
     /// Domains that are spoken for.
     taken: HashSet<Str>,
@@ -159,7 +127,8 @@ impl Builder<'_> {
 
     /// What is done for a service port; `None` for another name of a service that does not have the port.
     fn content(&self, service: &Service, port: u16) -> Option<Content> {
-        let routed = self.index.of(&service.host).and_then(|routes| self.view.part(routes, port, &[GatewayRef::Mesh]));
+        let routed =
+            self.egress.route_of(&service.host).and_then(|routes| self.view.part(routes, port, &[GatewayRef::Mesh]));
         if let Some(part) = routed {
             return Some(Content::Routes { parts: vec![part], catch_alls_last: false });
         }
@@ -207,10 +176,10 @@ impl Builder<'_> {
     }
 
     /// Hosts of VirtualServices that no service has.
-    fn strangers(&mut self, egress: &Egress, port: u16, ports: Ports) {
-        for routes in &egress.virtual_services {
+    fn strangers(&mut self, port: u16, ports: Ports) {
+        for routes in &self.egress.virtual_services {
             for host in routes.hosts.iter() {
-                let known = egress.services.iter().any(|service| service.host.subset_of(host));
+                let known = self.egress.has_service(host);
                 let ip = host.as_str().parse::<IpAddr>().is_ok();
                 if known || ip || !self.taken.insert(host.text().clone()) {
                     continue;
@@ -296,7 +265,33 @@ impl View<'_> {
     /// What of a VirtualService applies to this proxy on a port.
     pub(crate) fn part(&self, routes: &Arc<VirtualService>, port: u16, gateways: &[GatewayRef]) -> Option<RoutePart> {
         let client = Client { labels: &self.proxy.labels, namespace: &self.proxy.namespace, gateways, port };
-        RoutePart::new(routes, &client, self.scope, &|host| self.service(host))
+        let cluster = |target: &Target| match self.missing(target, port) {
+            None => Some(cluster_of(target, port, self.scope, &|host| self.service(host))),
+            Some(what) => {
+                let finding = Finding::new(Code::MissingReference, "spec.http", what)
+                    .on(routes.key.clone())
+                    .hint("no requests are sent there until it exists");
+                self.report_once(finding);
+                None
+            }
+        };
+        RoutePart::new(routes, &client, &cluster)
+    }
+
+    /// What is missing for requests on `port` to be led to a target: its service, the port, or the subset.
+    pub(crate) fn missing(&self, target: &Target, port: u16) -> Option<String> {
+        let Target { host, subset, .. } = target;
+        let Some(mut service) = self.service(host) else { return Some(format!("no service has the host {host}")) };
+        if let Resolution::Alias(real) = &service.resolution {
+            let Some(known) = self.service(real) else { return Some(format!("no service has the host {real}")) };
+            service = known;
+        }
+        let number = port_of(target, Some(&service), port);
+        if service.port(number).is_none() {
+            return Some(format!("the service {host} has no port {number}"));
+        }
+        let known = subset.is_empty() || self.rule(&service).is_some_and(|rule| rule.subset(subset).is_some());
+        (!known).then(|| format!("no DestinationRule of {host} has the subset {subset}"))
     }
 
     /// A service by host: of the scope, else any that the namespace sees (destinations may lie outside of a scope).

@@ -17,7 +17,7 @@ use super::memo::ByPtr;
 use super::names;
 use crate::scope::ProxyScope;
 use crate::snapshot::mesh::Mesh;
-use crate::snapshot::services::{Protocol, Resolution};
+use crate::snapshot::services::{Protocol, Resolution, Service};
 use crate::snapshot::virtual_services::{Client, ForwardRule, HttpRule, RetryRule, RuleAction, Target, VirtualService};
 
 /// Everything a virtual host is made of.
@@ -53,45 +53,63 @@ pub(crate) struct RoutePart {
     pub(crate) routes: ByPtr<VirtualService>,
     /// Rule and case, by position.
     pub(crate) chosen: Vec<(usize, usize)>,
-    /// Clusters of all targets of all rules, in the order of [`targets`].
+    /// Clusters of all targets of all rules, in the order of [`targets`]; empty for a target that does not exist.
     pub(crate) clusters: Vec<Str>,
 }
 
 impl RoutePart {
     /// What of a VirtualService applies to a client; `None` when nothing does, and the host is as if it had none.
+    ///
+    /// `cluster` names the cluster of a target, or `None` when there is no such service, port or subset. Requests are not
+    /// led there, so that objects may be applied in any order: the other targets of the rule share them, and a rule that is
+    /// left without one is cut.
     pub(crate) fn new(
         routes: &Arc<VirtualService>,
         client: &Client<'_>,
-        scope: &ProxyScope,
-        lookup: &dyn Fn(&Hostname) -> Option<Arc<crate::snapshot::services::Service>>,
+        cluster: &dyn Fn(&Target) -> Option<Str>,
     ) -> Option<Self> {
         let mut chosen = Vec::new();
-        'rules: for (number, rule) in routes.http.iter().enumerate() {
+        let mut clusters = Vec::new();
+        let mut done = false;
+        for (number, rule) in routes.http.iter().enumerate() {
+            let first = clusters.len();
+            clusters.extend(targets(rule).map(|target| cluster(target).unwrap_or_default()));
+            let of_rule = clusters.get(first..).unwrap_or_default();
+            if done || !leads_somewhere(rule, of_rule) {
+                continue;
+            }
             for (position, case) in rule.cases.iter().enumerate() {
                 if !case.on.holds(client) {
                     continue;
                 }
                 chosen.push((number, position));
                 if is_catch_all(&case.matches) {
-                    break 'rules;
+                    done = true;
+                    break;
                 }
             }
         }
         if chosen.is_empty() {
             return None;
         }
-        let clusters =
-            routes.http.iter().flat_map(targets).map(|target| cluster_of(target, client.port, scope, lookup)).collect();
         Some(Self { routes: ByPtr(Arc::clone(routes)), chosen, clusters })
     }
 }
 
-/// The cluster of a target: its port is the one it names, else the service's only one, else the listener's.
+/// Whether a rule has anything to do: `clusters` are those of its targets.
+fn leads_somewhere(rule: &HttpRule, clusters: &[Str]) -> bool {
+    match &rule.action {
+        RuleAction::Forward(forward) => clusters.iter().take(forward.to.len()).any(|cluster| !cluster.is_empty()),
+        RuleAction::Redirect(_) | RuleAction::Direct(_) => true,
+    }
+}
+
+/// The cluster of a target on a listener's port.
 pub(crate) fn cluster_of(
     target: &Target,
     port: u16,
     scope: &ProxyScope,
-    lookup: &dyn Fn(&Hostname) -> Option<Arc<crate::snapshot::services::Service>>,
+    lookup: &dyn Fn(&Hostname) -> Option<Arc<Service>>,
 ) -> Str {
     let service = scope.service(&target.host).cloned().or_else(|| lookup(&target.host));
     let host = match service.as_ref().map(|service| &service.resolution) {
@@ -99,19 +117,24 @@ pub(crate) fn cluster_of(
         Some(Resolution::Alias(host)) => host.clone(),
         _ => target.host.clone(),
     };
-    let proxied = |service: &Arc<crate::snapshot::services::Service>| {
+    let number = port_of(target, service.as_deref(), port);
+    names::outbound(number, &target.subset, &host)
+}
+
+/// The port of a target: the one it names, else the service's only one, else the listener's.
+pub(crate) fn port_of(target: &Target, service: Option<&Service>, port: u16) -> u16 {
+    let only = |service: &Service| {
         let mut ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
         match (ports.next(), ports.next()) {
             (Some(only), None) => Some(only.number),
             _ => None,
         }
     };
-    let number = target.port.or_else(|| service.as_ref().and_then(proxied)).unwrap_or(port);
-    names::outbound(number, &target.subset, &host)
+    target.port.or_else(|| service.and_then(only)).unwrap_or(port)
 }
 
 /// Targets of a rule, in the order in which [`forward`] uses them.
-fn targets(rule: &HttpRule) -> impl Iterator<Item = &Target> {
+pub(crate) fn targets(rule: &HttpRule) -> impl Iterator<Item = &Target> {
     let (to, mirrors) = match &rule.action {
         RuleAction::Forward(forward) => (&*forward.to, &*forward.mirrors),
         RuleAction::Redirect(_) | RuleAction::Direct(_) => (&[][..], &[][..]),
@@ -242,6 +265,7 @@ fn forward(key: &HostKey, rule: &ForwardRule, matches: &RouteMatch, clusters: &[
             rule.to
                 .iter()
                 .zip(several)
+                .filter(|(_, cluster)| !cluster.is_empty())
                 .map(|(dest, cluster)| WeightedCluster {
                     cluster: cluster.clone(),
                     weight: dest.weight,
@@ -250,7 +274,7 @@ fn forward(key: &HostKey, rule: &ForwardRule, matches: &RouteMatch, clusters: &[
                 .collect(),
         ),
     };
-    let mirrors = rule.mirrors.iter().zip(rest);
+    let mirrors = rule.mirrors.iter().zip(rest).filter(|(_, cluster)| !cluster.is_empty());
     // Envoy replaces a matched prefix; where a pattern matched there is none.
     let rewrite = match (&rule.rewrite, &matches.path) {
         (PathRewrite::Prefix(_), PathMatch::Regex(_)) => PathRewrite::Keep,
