@@ -82,8 +82,16 @@ pub async fn forward(
     let _request = cluster.state.circuit.request(&cluster.settings.limits).ok_or_else(overflow)?;
     let follows = down.request_follows(&scratch.request);
     let start_time = scratch.record.start_time;
-    let forwarding =
-        Forwarding { worker, connection, routed, client, cluster: &cluster, follows, switch: down.switch(), start_time };
+    let forwarding = Forwarding {
+        worker,
+        connection,
+        routed,
+        client,
+        cluster: &cluster,
+        follows,
+        switch: down.switch(),
+        start_time,
+    };
     prepare::upstream_request(&forwarding, &mut scratch.request)?;
     scratch.progress.request_ended = follows == Follows::Nothing;
     let mut retries = Retries::new(&forwarding, &scratch.request);
@@ -266,7 +274,7 @@ async fn begin(
     drop(live);
     if protocol == Protocol::Http1 {
         let pooled = take_h1(forwarding, &key, fresh).await?;
-        scratch.record.upstream_local = pooled.wire.stream().addresses().map(|(local, _)| local);
+        scratch.record.upstream_local = pooled.local;
         return Ok(Call::begin_h1(pooled, key, &scratch.request, forwarding.follows, forwarding.switch));
     }
     let limits = H2Limits {
@@ -291,8 +299,9 @@ async fn take_h1(forwarding: &Forwarding<'_>, key: &Rc<PoolKey>, fresh: bool) ->
     let (connected, permit) = open(forwarding, key).await.map_err(Opening::into_fault)?;
     let Connected { stream, peer } = connected;
     let now = Instant::now();
+    let local = stream.addresses().map(|(local, _)| local);
     let wire = super::h1::Wire::new(stream, super::serve::response_limits(), crate::buffers::ByteQueue::default());
-    Ok(Pooled { wire, peer, requests: 0, opened: now, rested: now, expires: None, permit })
+    Ok(Pooled { wire, peer, local, requests: 0, opened: now, rested: now, expires: None, permit })
 }
 
 /// Why a connection could not be had.

@@ -55,6 +55,17 @@ impl Io {
         Poll::Ready(Ok(filled))
     }
 
+    /// Writes some of `bytes`. Cheaper than a vectored write of one slice.
+    ///
+    /// # Errors
+    /// As the socket reports.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+        }
+    }
+
     /// Writes some of `slices`.
     ///
     /// # Errors

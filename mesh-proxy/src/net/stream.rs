@@ -160,7 +160,7 @@ impl Stream {
             while let Some(rest) = bytes.get(*sent..)
                 && !rest.is_empty()
             {
-                let count = ready!(self.io.poll_write_vectored(cx, &[IoSlice::new(rest)]))?;
+                let count = ready!(self.io.poll_write(cx, rest))?;
                 if count == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -218,7 +218,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let Some(tls) = &mut this.tls else {
-            return this.io.poll_write_vectored(cx, &[IoSlice::new(bytes)]);
+            return this.io.poll_write(cx, bytes);
         };
         // Earlier ciphertext first; then what is accepted now is sealed and sent as far as the socket takes it.
         ready!(tls.poll_write(&mut this.io, cx))?;

@@ -199,7 +199,11 @@ struct Adapter<'a, 'b> {
 
 impl Adapter<'_, '_> {
     fn write_slices(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self.io.poll_write_vectored(self.cx, slices) {
+        let polled = match slices {
+            [only] => self.io.poll_write(self.cx, only),
+            several => self.io.poll_write_vectored(self.cx, several),
+        };
+        match polled {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

@@ -1,6 +1,7 @@
 //! Resting HTTP/1.1 connections of one worker, last in first out.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Pooled {
     pub wire: Wire,
     /// Its peer; `None` in plaintext.
     pub peer: Option<Arc<Peer>>,
+    /// Its own address, kept because asking the kernel for each request costs a system call.
+    pub local: Option<SocketAddr>,
     /// Requests sent on it so far.
     pub requests: u32,
     /// When it was opened.
