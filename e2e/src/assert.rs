@@ -45,8 +45,9 @@ pub fn share(found: u64, all: u64, share: f64) {
     assert!((found - share * all).abs() <= spread, "{found} of {all}, expected {share} (± {spread:.0})");
 }
 
+/// Lets time pass between two looks.
 #[expect(clippy::disallowed_methods, reason = "what runs in other processes can only be looked at again")]
-fn pause() {
+pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 

@@ -7,16 +7,20 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::assert::eventually;
+use crate::assert::{eventually, now, pause};
 
 /// Where a daemon finds the sockets handed to it.
 const LISTEN_FDS: &str = "LATEEN_LISTEN_FDS";
 /// Most of a log that a failure shows, in bytes.
-const SHOWN_BYTES: usize = 12_000;
+const SHOWN_BYTES: usize = 6_000;
+
+/// Time for the processes of a failed test to write what they have not yet.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// Descriptors are inherited by whatever starts while they are open for it, so one process starts at a time.
 static STARTING: Mutex<()> = Mutex::new(());
@@ -187,6 +191,14 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let by_itself = if self.expected { None } else { self.child.try_wait().ok().flatten() };
+        if std::thread::panicking() {
+            // Some of what it has to say is still in its buffers.
+            _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let started = now();
+            while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < LAST_WORDS {
+                pause();
+            }
+        }
         self.kill();
         if std::thread::panicking() {
             let log = self.log();

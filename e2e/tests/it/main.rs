@@ -3,4 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod envoy;
 mod goldens;
+mod interop;
+mod world;
