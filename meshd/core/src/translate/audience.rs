@@ -50,7 +50,10 @@ pub(crate) fn audience(
         TypeUrl::Listener => {
             (Uses { endpoints: headless, rules: true, peers: false }, selects || scope.routes_by_labels)
         }
-        TypeUrl::RouteConfiguration | TypeUrl::VirtualHost => (Uses::default(), scope.routes_by_labels),
+        // Whether a subset exists is the rules' word.
+        TypeUrl::RouteConfiguration | TypeUrl::VirtualHost => {
+            (Uses { rules: true, ..Uses::default() }, selects || scope.routes_by_labels)
+        }
         TypeUrl::Secret | TypeUrl::Generation => (Uses::default(), false),
     };
     let listener = type_url == TypeUrl::Listener;

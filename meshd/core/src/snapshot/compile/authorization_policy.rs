@@ -122,6 +122,13 @@ impl Builder<'_, '_> {
         let mut sources = Vec::new();
         for (n, from) in rule.from.iter().enumerate() {
             let source = from.source.clone().unwrap_or_default();
+            if source == Source::default() {
+                self.drop_condition(
+                    Code::Required,
+                    &format!("{path}.from[{n}].source"),
+                    "an empty source is everybody",
+                );
+            }
             sources.push(self.source(&format!("{path}.from[{n}].source"), &source));
         }
         if !sources.is_empty() {
@@ -130,6 +137,10 @@ impl Builder<'_, '_> {
         let mut operations = Vec::new();
         for (n, to) in rule.to.iter().enumerate() {
             let operation = to.operation.clone().unwrap_or_default();
+            if operation == Operation::default() {
+                let message = "an empty operation is everything";
+                self.drop_condition(Code::Required, &format!("{path}.to[{n}].operation"), message);
+            }
             operations.push(self.operation(&format!("{path}.to[{n}].operation"), &operation));
         }
         if !operations.is_empty() {
@@ -164,7 +175,11 @@ impl Builder<'_, '_> {
         } = source;
         let mut parts = Vec::new();
         let mut add = |this: &mut Self, field: &str, pair: Pair<'_>, attribute: Attribute| {
-            parts.extend(this.pair(&format!("{path}.{field}"), pair, &attribute));
+            let mut letters = field.chars();
+            let not =
+                letters.next().map(|first| format!("{path}.not{}{}", first.to_ascii_uppercase(), letters.as_str()));
+            let paths = (&*format!("{path}.{field}"), not.as_deref().unwrap_or(path));
+            parts.extend(this.pair(paths, pair, &attribute));
         };
         add(self, "principals", (principals, not_principals), Attribute::Principal);
         add(self, "requestPrincipals", (request_principals, not_request_principals), Attribute::Token);
@@ -180,7 +195,11 @@ impl Builder<'_, '_> {
         let Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } = operation;
         let mut parts = Vec::new();
         let mut add = |this: &mut Self, field: &str, pair: Pair<'_>, attribute: Attribute| {
-            parts.extend(this.pair(&format!("{path}.{field}"), pair, &attribute));
+            let mut letters = field.chars();
+            let not =
+                letters.next().map(|first| format!("{path}.not{}{}", first.to_ascii_uppercase(), letters.as_str()));
+            let paths = (&*format!("{path}.{field}"), not.as_deref().unwrap_or(path));
+            parts.extend(this.pair(paths, pair, &attribute));
         };
         add(self, "hosts", (hosts, not_hosts), Attribute::Host);
         add(self, "ports", (ports, not_ports), Attribute::Port);
@@ -193,7 +212,7 @@ impl Builder<'_, '_> {
         let RuleCondition { key, values, not_values } = condition;
         if let Some(header) = key.strip_prefix("request.headers[").and_then(|rest| rest.strip_suffix(']')) {
             let attribute = Attribute::Header(Str::from(header.to_ascii_lowercase()));
-            return all(self.pair(path, (values, not_values), &attribute));
+            return self.values(path, (values, not_values), &attribute);
         }
         let attribute = match key.as_str() {
             "source.ip" => Attribute::PeerAddress,
@@ -208,13 +227,35 @@ impl Builder<'_, '_> {
             key if key.starts_with("request.auth.") => Attribute::Token,
             _ => Attribute::Unknown,
         };
-        all(self.pair(&format!("{path}[{key}]"), (values, not_values), &attribute))
+        self.values(path, (values, not_values), &attribute)
+    }
+
+    /// The values of a condition. Without any it says nothing, and must not be taken for "everything".
+    fn values(&mut self, path: &str, (values, not_values): Pair<'_>, attribute: &Attribute) -> Predicate {
+        if values.is_empty() && not_values.is_empty() {
+            self.drop_condition(Code::Required, &format!("{path}.values"), "a condition needs values");
+        }
+        // What is wrong with the key is said of the key.
+        let at_key = matches!(attribute, Attribute::Token | Attribute::Unknown);
+        let (yes, no) = if at_key { ("key", "key") } else { ("values", "notValues") };
+        all(self.pair((&format!("{path}.{yes}"), &format!("{path}.{no}")), (values, not_values), attribute))
+    }
+
+    /// A condition that cannot be evaluated: an ALLOW rule goes, a DENY rule loses the condition.
+    fn drop_condition(&mut self, code: Code, path: &str, message: &str) {
+        self.bad(code, path, message.to_owned());
+        self.cut |= self.action == AuthzAction::Allow;
     }
 
     /// A list and its twin: one of the values, and none of the others.
-    fn pair(&mut self, path: &str, (values, not_values): Pair<'_>, attribute: &Attribute) -> Vec<Predicate> {
+    fn pair(
+        &mut self,
+        (yes, no): (&str, &str),
+        (values, not_values): Pair<'_>,
+        attribute: &Attribute,
+    ) -> Vec<Predicate> {
         let mut parts = Vec::new();
-        for (list, negated) in [(values, false), (not_values, true)] {
+        for (path, list, negated) in [(yes, values, false), (no, not_values, true)] {
             if list.is_empty() {
                 continue;
             }
