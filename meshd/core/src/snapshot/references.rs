@@ -1,7 +1,6 @@
 //! What is wrong between objects: names that lead nowhere, hosts that two objects claim.
 //!
-//! Nothing is cut out here. A route to a host that does not exist stays, and its requests fail with a reason; when the host
-//! comes, the route works.
+//! Nothing is cut out here: translation leaves out what does not exist, and when it comes, the route works.
 
 use std::collections::HashMap;
 
@@ -53,7 +52,9 @@ pub(super) fn findings(snapshot: &Snapshot) -> Vec<Finding> {
 fn targets(snapshot: &Snapshot, routes: &VirtualService, all: &mut Vec<Finding>) {
     let mut report = |message: String| {
         let finding = Finding::new(Code::MissingReference, "spec", message).on(routes.key.clone());
-        all.push(finding.hint("until it exists, requests that are routed there fail with 503 NC"));
+        all.push(finding.hint(
+            "until it exists, requests go to the other destinations of the rule, or to the next rule that matches",
+        ));
     };
     for Target { host, subset, port } in routes.targets() {
         let Some(service) = snapshot.services.visible(host, &routes.key.namespace) else {

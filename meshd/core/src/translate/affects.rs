@@ -20,7 +20,7 @@ use crate::scope::ProxyScope;
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::ServiceEndpoints;
 use crate::snapshot::services::{Registry, Resolution, Service};
-use crate::snapshot::virtual_services::VirtualService;
+use crate::snapshot::virtual_services::{Target, VirtualService};
 use crate::world::ChangeSet;
 
 const CLUSTERS: Wanted = Wanted::NOTHING.with(TypeUrl::Cluster);
@@ -190,7 +190,12 @@ impl Look<'_> {
         if !same(self.before.scope.sidecar.as_ref(), self.after.scope.sidecar.as_ref()) {
             return VISIBLE;
         }
-        wanted = wanted.union(self.services()).union(self.endpoints()).union(self.routes()).union(self.rules());
+        wanted = wanted
+            .union(self.services())
+            .union(self.endpoints())
+            .union(self.routes())
+            .union(self.rules())
+            .union(self.targets());
         wanted = wanted.union(self.workload());
         match self.proxy.kind {
             ProxyType::Sidecar => wanted,
@@ -260,11 +265,14 @@ impl Look<'_> {
             return Wanted::NOTHING;
         }
         let routes = self.after.scope.egress.iter().flat_map(|egress| &egress.virtual_services);
-        // The port only matters to a target that names none, of a service with several: whichever it is, it is then a port
-        // of the service, or the service's ports have changed, which affects routes anyway.
-        let exists = |view: &View<'_>, target: &Target| view.missing(target, 0).is_none();
-        let mut all = routes.flat_map(|routes| routes.http.iter().flat_map(targets));
-        if all.any(|target| exists(&self.before, target) != exists(&self.after, target)) { ROUTES } else { Wanted::NOTHING }
+        let mut all = routes.flat_map(|routes| routes.targets());
+        let differs = |target: &Target| {
+            // Any port of the service will do: when its ports change, its routes are looked at anyway.
+            let ports = self.after.service(&target.host);
+            let port = ports.and_then(|service| service.ports.first().map(|port| port.number)).unwrap_or_default();
+            self.before.exists(target, port) != self.after.exists(target, port)
+        };
+        if all.any(differs) { ROUTES } else { Wanted::NOTHING }
     }
 
     fn rules(&self) -> Wanted {

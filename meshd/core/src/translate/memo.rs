@@ -59,9 +59,11 @@ pub(crate) struct Memo<K, V> {
 
 struct Inner<K, V> {
     entries: HashMap<K, Weak<V>>,
-    /// The values made last, held so that they outlive the moment between two proxies of one push.
-    recent: VecDeque<Arc<V>>,
+    /// The values made last with the epoch in which they were made, held so that they outlive the moment between two
+    /// proxies of one push.
+    recent: VecDeque<(u64, Arc<V>)>,
     keep: usize,
+    epoch: u64,
     /// Number of entries at which dead ones are swept out.
     sweep_at: usize,
 }
@@ -70,9 +72,9 @@ struct Inner<K, V> {
 const MIN_SWEEP: usize = 64;
 
 impl<K, V> Memo<K, V> {
-    /// A memo that also holds the last `keep` values it made.
+    /// A memo that also holds the values it made in this epoch and the one before, at most `keep` of them.
     pub(crate) fn keeping(keep: usize) -> Self {
-        let inner = Inner { entries: HashMap::new(), recent: VecDeque::new(), keep, sweep_at: MIN_SWEEP };
+        let inner = Inner { entries: HashMap::new(), recent: VecDeque::new(), keep, epoch: 0, sweep_at: MIN_SWEEP };
         Self { inner: Mutex::new(inner), made: AtomicU64::new(0) }
     }
 }
@@ -104,13 +106,26 @@ impl<K: Hash + Eq, V> Memo<K, V> {
             if inner.recent.len() == inner.keep {
                 inner.recent.pop_front();
             }
-            inner.recent.push_back(Arc::clone(&made));
+            let epoch = inner.epoch;
+            inner.recent.push_back((epoch, Arc::clone(&made)));
         }
         if inner.entries.len() >= inner.sweep_at {
             inner.entries.retain(|_, value| value.strong_count() > 0);
             inner.sweep_at = (inner.entries.len() * 2).max(MIN_SWEEP);
         }
         Ok(made)
+    }
+
+    /// A new epoch has begun, if `epoch` is one: values of the one before last are held no longer, and what nobody uses goes
+    /// at once, so that keys do not keep old snapshots alive.
+    pub(crate) fn advance(&self, epoch: u64) {
+        let mut inner = self.lock();
+        if epoch <= inner.epoch {
+            return;
+        }
+        inner.epoch = epoch;
+        inner.recent.retain(|(made, _)| made + 1 >= epoch);
+        inner.entries.retain(|_, value| value.strong_count() > 0);
     }
 
     /// How many values were ever made.
@@ -150,6 +165,22 @@ mod tests {
         drop((first, second));
         let _third = memo.get(1, |n| n.to_string());
         assert_eq!(memo.made(), 2, "a value that nobody holds is made again");
+    }
+
+    #[test]
+    fn values_are_held_for_two_epochs() {
+        let memo: Memo<u32, u32> = Memo::keeping(8);
+        memo.advance(5);
+        memo.get(1, |n| *n);
+        memo.advance(6);
+        memo.get(1, |n| *n);
+        assert_eq!(memo.made(), 1);
+        memo.advance(5);
+        assert_eq!(memo.lock().epoch, 6, "epochs do not go back");
+        memo.advance(7);
+        assert!(memo.lock().entries.is_empty());
+        memo.get(1, |n| *n);
+        assert_eq!(memo.made(), 2);
     }
 
     #[test]

@@ -53,8 +53,8 @@ use crate::snapshot::sidecars::{EgressProtocol, Sidecar};
 use crate::snapshot::virtual_services::VirtualService;
 use crate::snapshot::{Services, Snapshot};
 
-/// How many lists are held for the next proxy of a push. A list is a row of pointers.
-const KEPT_LISTS: usize = 64;
+/// How many lists are held, at most, for the next proxy of a push. A list is a row of pointers.
+const KEPT_LISTS: usize = 4096;
 
 /// Which types are to be translated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -242,6 +242,8 @@ struct List<P: Product> {
 impl<P: Product> Translator<P> {
     /// Translates the wanted types for a proxy.
     pub fn translate(&self, snapshot: &Snapshot, proxy: &ProxyView, wanted: Wanted) -> Translation<P> {
+        self.scopes.advance(snapshot.generation);
+        self.lists.advance(snapshot.generation);
         let mut sets: PerType<Option<Arc<P::Set>>> = PerType::from_fn(|_| None);
         let mut findings = Vec::new();
         if !wanted.is_nothing() {

@@ -4,8 +4,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh_api::codes::Code;
-use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
 use mesh_api::ids::Namespace;
 use mesh_api::text::Str;
@@ -265,33 +263,22 @@ impl View<'_> {
     /// What of a VirtualService applies to this proxy on a port.
     pub(crate) fn part(&self, routes: &Arc<VirtualService>, port: u16, gateways: &[GatewayRef]) -> Option<RoutePart> {
         let client = Client { labels: &self.proxy.labels, namespace: &self.proxy.namespace, gateways, port };
-        let cluster = |target: &Target| match self.missing(target, port) {
-            None => Some(cluster_of(target, port, self.scope, &|host| self.service(host))),
-            Some(what) => {
-                let finding = Finding::new(Code::MissingReference, "spec.http", what)
-                    .on(routes.key.clone())
-                    .hint("no requests are sent there until it exists");
-                self.report_once(finding);
-                None
-            }
+        let cluster = |target: &Target| {
+            self.exists(target, port).then(|| cluster_of(target, port, self.scope, &|host| self.service(host)))
         };
         RoutePart::new(routes, &client, &cluster)
     }
 
-    /// What is missing for requests on `port` to be led to a target: its service, the port, or the subset.
-    pub(crate) fn missing(&self, target: &Target, port: u16) -> Option<String> {
-        let Target { host, subset, .. } = target;
-        let Some(mut service) = self.service(host) else { return Some(format!("no service has the host {host}")) };
-        if let Resolution::Alias(real) = &service.resolution {
-            let Some(known) = self.service(real) else { return Some(format!("no service has the host {real}")) };
-            service = known;
-        }
-        let number = port_of(target, Some(&service), port);
-        if service.port(number).is_none() {
-            return Some(format!("the service {host} has no port {number}"));
-        }
-        let known = subset.is_empty() || self.rule(&service).is_some_and(|rule| rule.subset(subset).is_some());
-        (!known).then(|| format!("no DestinationRule of {host} has the subset {subset}"))
+    /// Whether there are the service, the port and the subset to which requests on `port` are led.
+    pub(crate) fn exists(&self, target: &Target, port: u16) -> bool {
+        let named = self.service(&target.host);
+        let service = named.and_then(|service| match &service.resolution {
+            Resolution::Alias(real) => self.service(real),
+            Resolution::Registry | Resolution::Passthrough | Resolution::Dns => Some(service),
+        });
+        let Some(service) = service else { return false };
+        let has_subset = || self.rule(&service).is_some_and(|rule| rule.subset(&target.subset).is_some());
+        service.port(port_of(target, Some(&service), port)).is_some() && (target.subset.is_empty() || has_subset())
     }
 
     /// A service by host: of the scope, else any that the namespace sees (destinations may lie outside of a scope).

@@ -134,7 +134,7 @@ pub(crate) fn port_of(target: &Target, service: Option<&Service>, port: u16) -> 
 }
 
 /// Targets of a rule, in the order in which [`forward`] uses them.
-pub(crate) fn targets(rule: &HttpRule) -> impl Iterator<Item = &Target> {
+fn targets(rule: &HttpRule) -> impl Iterator<Item = &Target> {
     let (to, mirrors) = match &rule.action {
         RuleAction::Forward(forward) => (&*forward.to, &*forward.mirrors),
         RuleAction::Redirect(_) | RuleAction::Direct(_) => (&[][..], &[][..]),

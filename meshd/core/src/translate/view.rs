@@ -30,14 +30,6 @@ impl<'a> View<'a> {
         self.findings.borrow_mut().push(finding);
     }
 
-    /// Reports what may be come upon several times.
-    pub(crate) fn report_once(&self, finding: Finding) {
-        let mut findings = self.findings.borrow_mut();
-        if !findings.contains(&finding) {
-            findings.push(finding);
-        }
-    }
-
     /// What was reported, once.
     pub(crate) fn take_findings(&self) -> Vec<Finding> {
         self.findings.take()
