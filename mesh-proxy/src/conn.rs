@@ -123,7 +123,7 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     let is_http = matches!(chain.serve, ServePlan::Http(_));
     drop(chain);
     if is_http {
-        http::serve::serve(worker, connection, stream, matches!(found, Found::Http2)).await;
+        http::serve::serve(worker, connection, stream, &found).await;
     } else {
         tcp::serve(worker, connection, stream).await;
     }

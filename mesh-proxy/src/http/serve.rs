@@ -24,12 +24,16 @@ use crate::buffers::ByteQueue;
 use crate::conn::Connection;
 use crate::connections::Closing;
 use crate::net::copy::{TunnelBytes, tunnel};
+use crate::net::inspect::Found;
 use crate::net::stream::Stream;
 use crate::worker::Worker;
 
 /// Time for the rest of a request's head once its first byte has come. Envoy has none by default; without one a slow sender
 /// holds a connection for ever.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for the last bytes of a connection to be taken by the client.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Time for an HTTP/2 connection's streams after it was told to go away.
 const H2_GRACE: Duration = Duration::from_secs(30);
@@ -40,28 +44,25 @@ pub fn response_limits() -> Limits {
     Limits::default()
 }
 
-/// Serves a connection to its end. `is_h2`: its first bytes were the HTTP/2 preface.
-pub async fn serve(worker: &Rc<Worker>, connection: Connection, stream: Stream, is_h2: bool) {
+/// Serves a connection to its end. `found`: what its first bytes were, if the listener looked at them.
+pub async fn serve(worker: &Rc<Worker>, connection: Connection, mut stream: Stream, found: &Found) {
     let Some((limits, codec, idle)) = settings(worker, &connection) else { return };
     connection.entry.set_idle_timeout(idle);
     let by_alpn = stream.session().and_then(|session| session.alpn()).map(|name| matches!(name, b"h2" | b"istio-h2"));
-    let is_h2 = match (codec, by_alpn) {
-        (Codec::Http1, _) => false,
-        (Codec::Http2, _) => true,
-        (Codec::Auto, Some(h2)) if h2 => true,
-        (Codec::Auto, _) => is_h2,
+    let is_h2 = match (codec, by_alpn, found) {
+        (Codec::Http1, ..) | (Codec::Auto, Some(false), _) | (Codec::Auto, None, Found::Http1) => false,
+        (Codec::Http2, ..) | (Codec::Auto, Some(true), _) | (Codec::Auto, None, Found::Http2) => true,
+        (Codec::Auto, None, Found::Opaque | Found::Tls(_)) => {
+            // Nobody looked, or it is TLS without ALPN: the protocol shows only in the first bytes.
+            let Some(early) = first_bytes(&connection, &mut stream).await else { return };
+            if HTTP2_PREFACE.starts_with(early.as_slice()) || early.as_slice().starts_with(HTTP2_PREFACE) {
+                return serve_h2(worker, connection, stream.with_early(early), &limits).await;
+            }
+            return serve_h1(worker, connection, h1::Wire::new(stream, limits, early)).await;
+        }
     };
     if is_h2 {
         return serve_h2(worker, connection, stream, &limits).await;
-    }
-    if stream.session().is_some() && codec == Codec::Auto && by_alpn.is_none() {
-        // TLS without ALPN: the inner protocol shows only in its first bytes.
-        let mut stream = stream;
-        let Some(early) = first_bytes(&connection, &mut stream).await else { return };
-        if HTTP2_PREFACE.starts_with(early.as_slice()) || early.as_slice().starts_with(HTTP2_PREFACE) {
-            return serve_h2(worker, connection, stream.with_early(early), &limits).await;
-        }
-        return serve_h1(worker, connection, h1::Wire::new(stream, limits, early)).await;
     }
     serve_h1(worker, connection, h1::Wire::new(stream, limits, ByteQueue::default())).await;
 }
@@ -223,12 +224,14 @@ async fn refuse(
 
 /// Closes in an orderly way: what was sent must not be lost to a reset because of unread bytes.
 async fn close(mut wire: h1::Wire) {
-    let _ = std::future::poll_fn(|cx| wire.poll_flush(cx)).await;
-    let _ = std::future::poll_fn(|cx| wire.poll_close(cx)).await;
-    if wire.has_input() || !wire.is_recv_ended() {
-        let linger = std::future::poll_fn(|cx| wire.poll_discard(cx));
-        let _ = tokio::time::timeout(Duration::from_secs(1), linger).await;
-    }
+    let orderly = async {
+        let _ = std::future::poll_fn(|cx| wire.poll_flush(cx)).await;
+        let _ = std::future::poll_fn(|cx| wire.poll_close(cx)).await;
+        if wire.has_input() || !wire.is_recv_ended() {
+            std::future::poll_fn(|cx| wire.poll_discard(cx)).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, orderly).await;
 }
 
 /// Carries the other protocol that both sides agreed on.
@@ -325,12 +328,7 @@ async fn serve_stream(
     } else {
         drop(parts);
         exchange::run(&worker, &connection, &mut scratch, &mut down).await;
-        if let Downstream::H2 { stream, .. } = &mut down
-            && !stream.is_recv_ended()
-        {
-            // The response is complete; the rest of the request is not wanted.
-            stream.reset(h2::ResetCause::NoError);
-        }
+        // A request that was not read to its end is reset by dropping its stream, behind what is queued.
     }
     worker.give_scratch(scratch);
 }

@@ -15,12 +15,18 @@ use crate::net::io::Io;
 /// Plaintext sealed before the ciphertext is written out: bounds memory and keeps records of 16 KiB full.
 pub const SEAL_BYTES: usize = 64 * 1024;
 
+/// Plaintext at which no more ciphertext is decrypted before some is read. rustls refuses ciphertext when it holds more than
+/// this (`DEFAULT_RECEIVED_PLAINTEXT_LIMIT`).
+const HELD_BYTES: usize = 16 * 1024;
+
 /// One TLS connection.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
     /// Decrypted bytes, or the end of the stream, wait to be read.
     readable: bool,
+    /// Ciphertext that waits until decrypted bytes are read: at most what one [`Session::feed`] brought.
+    waiting: Vec<u8>,
 }
 
 impl Session {
@@ -31,7 +37,7 @@ impl Session {
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let mut connection = ServerConnection::new(config)?;
         connection.set_buffer_limit(None);
-        Ok(Self { connection: Connection::Server(connection), readable: false })
+        Ok(Self { connection: Connection::Server(connection), readable: false, waiting: Vec::new() })
     }
 
     /// A session as client that names `server` in its ClientHello when the configuration has SNI on.
@@ -41,7 +47,7 @@ impl Session {
     pub fn client(config: Arc<ClientConfig>, server: ServerName<'static>) -> Result<Self, rustls::Error> {
         let mut connection = ClientConnection::new(config, server)?;
         connection.set_buffer_limit(None);
-        Ok(Self { connection: Connection::Client(connection), readable: false })
+        Ok(Self { connection: Connection::Client(connection), readable: false, waiting: Vec::new() })
     }
 
     /// Whether the handshake is still going on.
@@ -77,7 +83,7 @@ impl Session {
         (self.connection.protocol_version(), self.connection.negotiated_cipher_suite().map(|suite| suite.suite()))
     }
 
-    /// Takes ciphertext.
+    /// Takes ciphertext. To be called again once [`Session::read`] says that there is nothing now.
     ///
     /// # Errors
     /// When the peer breaks the protocol or its certificate is refused; an alert is then ready to be written.
@@ -88,6 +94,10 @@ impl Session {
                 Ok(_) => {
                     let state = self.connection.process_new_packets()?;
                     self.readable |= state.plaintext_bytes_to_read() > 0 || state.peer_has_closed();
+                    if state.plaintext_bytes_to_read() >= HELD_BYTES {
+                        self.waiting.extend_from_slice(ciphertext);
+                        break;
+                    }
                 }
                 Err(error) => return Err(rustls::Error::General(error.to_string())),
             }
@@ -107,8 +117,8 @@ impl Session {
     /// When the stream was cut without a closing alert.
     pub fn read(&mut self, room: usize, mut sink: impl FnMut(&[u8])) -> io::Result<Option<usize>> {
         let mut read = 0;
-        let mut reader = self.connection.reader();
         while read < room {
+            let mut reader = self.connection.reader();
             match reader.fill_buf() {
                 Ok([]) if read == 0 => return Ok(Some(0)),
                 Ok([]) => break,
@@ -121,6 +131,11 @@ impl Session {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readable = false;
+                    if !self.waiting.is_empty() {
+                        let waiting = std::mem::take(&mut self.waiting);
+                        self.feed(&waiting).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                        continue;
+                    }
                     return Ok((read > 0).then_some(read));
                 }
                 // What was read before the cut is delivered first; the next call reports it again.
@@ -221,5 +236,72 @@ impl Write for Adapter<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use mesh_ca::testing::TestCa;
+    use rustls::RootCertStore;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+
+    use super::*;
+    use crate::tls::provider::provider;
+
+    /// A client and a server whose handshake is done.
+    fn mk_pair() -> (Session, Session) {
+        let ca = TestCa::new(SystemTime::now());
+        let identity = ca.identity("shop", "web");
+        let credential = ca.credential_for(&identity, &["web"], std::time::Duration::from_secs(600), SystemTime::now());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(credential.bundle.ders().cloned());
+        let client = ClientConfig::builder_with_provider(provider().clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let key = PrivatePkcs8KeyDer::from(credential.key().pkcs8_der().to_vec()).into();
+        let server = ServerConfig::builder_with_provider(provider().clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(credential.chain(), key)
+            .unwrap();
+        let mut client = Session::client(Arc::new(client), "web".try_into().unwrap()).unwrap();
+        let mut server = Session::server(Arc::new(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            server.feed(&written(&mut client)).unwrap();
+            client.feed(&written(&mut server)).unwrap();
+        }
+        (client, server)
+    }
+
+    fn written(session: &mut Session) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while session.wants_write() {
+            session.connection.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn several_records_fed_at_once_are_all_read() {
+        let (mut client, mut server) = mk_pair();
+        let sent: Vec<u8> = (0..SEAL_BYTES).map(|number| u8::try_from(number % 251).unwrap()).collect();
+        client.seal(&sent).unwrap();
+        client.close();
+        server.feed(&written(&mut client)).unwrap();
+        let mut read = Vec::new();
+        // In pieces that fit neither records nor the limit.
+        while let Some(count) = server.read(10_000, |plain| read.extend_from_slice(plain)).unwrap() {
+            if count == 0 {
+                break;
+            }
+            assert!(server.is_readable() || read.len() == sent.len());
+        }
+        assert!(read == sent, "{} of {} bytes", read.len(), sent.len());
+        assert_eq!(server.read(10, |_| {}).unwrap(), Some(0), "the closing alert is seen");
     }
 }
