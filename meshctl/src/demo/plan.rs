@@ -179,7 +179,13 @@ impl Plan {
     /// do not lead there.
     #[must_use]
     pub fn url(&self, from: &Workload, service: &Service) -> String {
-        let url = format!("http://{}:{}", service.host(), service.port);
+        self.url_of(from, service, "")
+    }
+
+    /// The same with a path.
+    #[must_use]
+    pub fn url_of(&self, from: &Workload, service: &Service, path: &str) -> String {
+        let url = format!("http://{}:{}{path}", service.host(), service.port);
         match self.capture {
             Capture::Redirect => url,
             Capture::None => format!("{url}@{}", SocketAddr::from((from.outbound, service.port))),

@@ -164,7 +164,7 @@ fn visitors(mesh: &mut Mesh) -> Result<Vec<Client>, CliError> {
     let Some(shopper) = shopper else { return Ok(clients) };
     for (kind, name) in [("grpc", "orders"), ("ws", "feed"), ("tcp", "tcp-echo")] {
         let Some(service) = service_named(name) else { continue };
-        let url = mesh.plan.url(&shopper, service);
+        let url = mesh.plan.url_of(&shopper, service, if kind == "ws" { "/feed" } else { "" });
         let endpoint = mesh.plan.endpoint(&shopper, service);
         let target = match kind {
             "tcp" => vec!["--addr", &endpoint, "--banner"],

@@ -32,7 +32,7 @@ pub(super) async fn streaming(check: &mut Check<'_>) -> Result<String, CliError>
 }
 
 pub(super) async fn websocket(check: &mut Check<'_>) -> Result<String, CliError> {
-    let url = check.url("feed", "/")?;
+    let url = check.url("feed", "/feed")?;
     let inside = check.shop(&["ws", "--url", &url, "--count", "200", "--concurrency", "4"]).await?;
     all_well(&inside)?;
     let url = format!("http://{}/feed", check.mesh.ingress);

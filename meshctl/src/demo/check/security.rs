@@ -37,8 +37,8 @@ impl Check<'_> {
 
     fn request(&self, address: SocketAddr, credential: Option<(PathBuf, PathBuf)>) -> ProbeRequest {
         let roots = self.mesh.dirs.state().join(ROOTS_ENTRY);
-        // What mesh clients offer; TCP ports answer to the last.
-        let alpn = ["istio-http/1.1", "istio"].map(str::to_owned).to_vec();
+        // What mesh clients offer: the first words tell that a proxy calls, the others what it speaks.
+        let alpn = ["istio-http/1.1", "istio-peer-exchange", "istio", "http/1.1"].map(str::to_owned).to_vec();
         ProbeRequest { address, alpn, roots, credential }
     }
 

@@ -55,11 +55,7 @@ impl Check<'_> {
 
     /// Where the shopper finds a service.
     pub(super) fn url(&self, service: &str, path: &str) -> Result<String, CliError> {
-        let url = self.mesh.plan.url(&self.workload(SHOPPER)?, Self::service(service)?);
-        Ok(match url.split_once('@') {
-            Some((url, address)) => format!("{url}{path}@{address}"),
-            None => format!("{url}{path}"),
-        })
+        Ok(self.mesh.plan.url_of(&self.workload(SHOPPER)?, Self::service(service)?, path))
     }
 
     /// Runs a client in the shopper's workload.
