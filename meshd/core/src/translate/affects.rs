@@ -264,15 +264,14 @@ impl Look<'_> {
         if !kinds.iter().any(|kind| self.impact.kinds.contains(kind)) {
             return Wanted::NOTHING;
         }
-        let routes = self.after.scope.egress.iter().flat_map(|egress| &egress.virtual_services);
-        let mut all = routes.flat_map(|routes| routes.targets());
+        let mut routes = self.after.scope.egress.iter().flat_map(|egress| &egress.virtual_services);
         let differs = |target: &Target| {
             // Any port of the service will do: when its ports change, its routes are looked at anyway.
             let ports = self.after.service(&target.host);
             let port = ports.and_then(|service| service.ports.first().map(|port| port.number)).unwrap_or_default();
             self.before.exists(target, port) != self.after.exists(target, port)
         };
-        if all.any(differs) { ROUTES } else { Wanted::NOTHING }
+        if routes.any(|routes| routes.targets().any(differs)) { ROUTES.union(LISTENERS) } else { Wanted::NOTHING }
     }
 
     fn rules(&self) -> Wanted {

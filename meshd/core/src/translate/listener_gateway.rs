@@ -161,8 +161,9 @@ fn tcp_routes(view: &View<'_>, opened: &Opened) -> Option<Serve> {
     let client = client(view, opened, &gateways);
     for (routes, _) in routes_of(view, opened) {
         for rule in routes.tcp.iter() {
-            if rule.cases.iter().any(|case| case.on.holds(&client)) {
-                return Some(view.tcp_to(&rule.to, opened.server.port, &rule.origin));
+            let holds = rule.cases.iter().any(|case| case.on.holds(&client));
+            if let Some(serve) = view.tcp_to(&rule.to, opened.server.port, &rule.origin).filter(|_| holds) {
+                return Some(serve);
             }
         }
     }
@@ -186,9 +187,8 @@ fn passthrough(view: &View<'_>, opened: &Opened, name: &str, authz: &Arc<[Authz]
                     !taken && hosts.iter().any(|host| sni.subset_of(host) || host.subset_of(sni))
                 };
                 let names: Arc<[Str]> = case.sni.iter().filter(free).map(|sni| sni.text().clone()).collect();
-                if names.is_empty() {
-                    continue;
-                }
+                let serve = view.tcp_to(&rule.to, opened.server.port, &rule.origin);
+                let Some(serve) = serve.filter(|_| !names.is_empty()) else { continue };
                 let matches = ChainMatch {
                     server_names: names,
                     destinations: Arc::clone(&case.destinations),
@@ -200,7 +200,7 @@ fn passthrough(view: &View<'_>, opened: &Opened, name: &str, authz: &Arc<[Authz]
                     matches,
                     tls: None,
                     authz: Arc::clone(authz),
-                    serve: view.tcp_to(&rule.to, opened.server.port, &rule.origin),
+                    serve,
                 });
             }
         }

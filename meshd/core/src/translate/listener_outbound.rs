@@ -1,17 +1,15 @@
 //! Outbound listeners of sidecars (istio-surface section 3.5).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_api::codes::Code;
 use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
 use mesh_api::names::{BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, VIRTUAL_OUTBOUND_LISTENER};
 use mesh_api::text::Str;
-use mesh_api_xds::ir::Origin;
-use mesh_api_xds::ir::chain::{Chain, ChainMatch, Serve, TcpProxy, TransportMatch, WeightedTcp};
+use mesh_api_xds::ir::chain::{Chain, ChainMatch, Serve, TransportMatch};
 use mesh_api_xds::ir::http::RouteSource;
 use mesh_api_xds::ir::listener::{Binding, Direction, Inspect, Listener, OriginalDst};
 use mesh_api_xds::ir::matcher::Cidr;
@@ -20,14 +18,13 @@ use super::http::{Place, connection};
 use super::names;
 use super::route::{TableKind, in_port_table};
 use super::tls::texts;
-use super::vhost::cluster_of;
 use super::view::View;
 use crate::proxy::Interception;
 use crate::scope::Egress;
 use crate::snapshot::mesh::OutboundPolicy;
 use crate::snapshot::services::{Port, Protocol, Registry, Resolution, Service};
 use crate::snapshot::sidecars::EgressProtocol;
-use crate::snapshot::virtual_services::{Client, Dest, GatewayRef, StaticMatch, VirtualService};
+use crate::snapshot::virtual_services::{Client, GatewayRef, StaticMatch, VirtualService};
 
 /// ALPN words of sniffed plaintext HTTP.
 pub(crate) const SNIFFED_HTTP: &[&str] = &["http/1.1", "h2c"];
@@ -83,27 +80,6 @@ fn virtual_outbound(view: &View<'_>) -> Listener {
 }
 
 impl View<'_> {
-    /// Any address.
-    pub(crate) fn wildcard(&self) -> IpAddr {
-        if self.proxy.ipv6_only() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-    }
-
-    /// This machine.
-    pub(crate) fn loopback(&self) -> IpAddr {
-        if self.proxy.ipv6_only() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
-    }
-
-    /// Bytes to one cluster.
-    pub(crate) fn tcp(&self, stat_prefix: &str, cluster: &str) -> Serve {
-        Serve::Tcp(Arc::new(TcpProxy {
-            stat_prefix: Str::from(stat_prefix),
-            clusters: [WeightedTcp { cluster: Str::from(cluster), weight: 1 }].into(),
-            idle_timeout: None,
-            access_logs: Arc::clone(&self.snapshot.mesh.access_logs),
-            origin: Origin::default(),
-        }))
-    }
-
     /// The chain of destinations that no service has.
     fn unknown(&self, name: &str) -> Chain {
         let cluster = match self.scope.outbound {
@@ -117,44 +93,6 @@ impl View<'_> {
             authz: Arc::default(),
             serve: self.tcp(cluster, cluster),
         }
-    }
-
-    /// Bytes to destinations with shares.
-    pub(crate) fn tcp_to(&self, to: &[Dest], port: u16, origin: &Origin) -> Serve {
-        let clusters: Arc<[WeightedTcp]> = to
-            .iter()
-            .map(|dest| WeightedTcp {
-                cluster: cluster_of(&dest.to, port, self.scope, &|host| self.service(host)),
-                weight: dest.weight,
-            })
-            .collect();
-        let idle_timeout = to.first().and_then(|dest| {
-            let service = self.service(&dest.to.host)?;
-            self.tcp_idle_timeout(&service, &dest.to.subset, dest.to.port.unwrap_or(port))
-        });
-        Serve::Tcp(Arc::new(TcpProxy {
-            stat_prefix: clusters.first().map(|first| first.cluster.clone()).unwrap_or_default(),
-            clusters,
-            idle_timeout,
-            access_logs: Arc::clone(&self.snapshot.mesh.access_logs),
-            origin: origin.clone(),
-        }))
-    }
-
-    fn tcp_idle_timeout(&self, service: &Service, subset: &str, port: u16) -> Option<Duration> {
-        let rule = self.rule(service)?;
-        rule.blocks(rule.subset(subset), port).pool.and_then(|pool| pool.tcp_idle_timeout)
-    }
-
-    fn tcp_service(&self, service: &Service, port: u16) -> Serve {
-        let cluster = names::outbound(port, "", &service.host);
-        Serve::Tcp(Arc::new(TcpProxy {
-            stat_prefix: cluster.clone(),
-            clusters: [WeightedTcp { cluster, weight: 1 }].into(),
-            idle_timeout: self.tcp_idle_timeout(service, "", port),
-            access_logs: Arc::clone(&self.snapshot.mesh.access_logs),
-            origin: Origin::default(),
-        }))
     }
 
     /// HTTP with routes of a table.
@@ -411,7 +349,7 @@ impl Made<'_> {
         let mut chains = TcpChains::new(self.view, service, client.port);
         for (number, rule) in routes.tcp.iter().enumerate() {
             for case in rule.cases.iter().filter(|case| case.on.holds(client)) {
-                let serve = self.view.tcp_to(&rule.to, client.port, &rule.origin);
+                let Some(serve) = self.view.tcp_to(&rule.to, client.port, &rule.origin) else { break };
                 if case.destinations.is_empty() {
                     chains.rest.serve = serve;
                     return chains;
@@ -436,7 +374,8 @@ impl Made<'_> {
                     transport: TransportMatch::Tls,
                     ..ChainMatch::default()
                 };
-                chains.add(name, matches, self.view.tcp_to(&rule.to, client.port, &rule.origin));
+                let Some(serve) = self.view.tcp_to(&rule.to, client.port, &rule.origin) else { break };
+                chains.add(name, matches, serve);
             }
         }
         chains

@@ -18,6 +18,7 @@ mod memo;
 mod names;
 mod route;
 mod secret;
+mod tcp;
 mod tls;
 mod vhost;
 mod view;
