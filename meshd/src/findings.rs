@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use mesh_api::codes::Code;
 use mesh_api::finding::{Finding, Severity};
 use mesh_api::ids::ObjectKey;
 use mesh_api::text::Str;
@@ -74,17 +75,23 @@ pub(crate) fn merge(findings: impl IntoIterator<Item = Finding>) -> Vec<Finding>
     let mut all: Vec<Finding> = findings.into_iter().collect();
     // An object's rules are checked where it is read and again where it is compiled; the reader knows the line.
     all.sort_by(|a, b| {
-        let order = (&a.key, a.code, &a.path, plain(&a.message)).cmp(&(&b.key, b.code, &b.path, plain(&b.message)));
+        let order = (&a.key, a.code, &a.path, said(a)).cmp(&(&b.key, b.code, &b.path, said(b)));
         order.then_with(|| a.origin.is_empty().cmp(&b.origin.is_empty())).then_with(|| a.origin.cmp(&b.origin))
     });
     all.dedup_by(|later, first| {
         later.key.is_some()
             && (&later.key, later.code, &later.path) == (&first.key, first.code, &first.path)
             && (later.origin.is_empty() || later.origin == first.origin)
-            && plain(&later.message) == plain(&first.message)
+            && said(later) == said(first)
     });
     all.sort_by(|a, b| (&a.origin, &a.key, &a.path, a.code).cmp(&(&b.origin, &b.key, &b.path, b.code)));
     all
+}
+
+/// What tells two findings of one code at one place apart. That a field does not act is one thing, in whatever words the
+/// reader and the compiler say it.
+fn said(finding: &Finding) -> &str {
+    if finding.code == Code::NotActing { "" } else { plain(&finding.message) }
 }
 
 /// A message without the number of its document, which only the reader of files adds.
@@ -102,7 +109,6 @@ fn identity(finding: &Finding) -> Identity {
 
 #[cfg(test)]
 mod tests {
-    use mesh_api::codes::Code;
     use mesh_api::kinds::Kind;
 
     use super::*;
@@ -120,6 +126,14 @@ mod tests {
         let with_line = mk_finding("document 3: is no host").at("a.yaml:7");
         let merged = merge([mk_finding("is no host"), with_line.clone(), mk_finding("is empty")]);
         assert_eq!(merged, [mk_finding("is empty"), with_line]);
+    }
+
+    #[test]
+    fn a_field_that_does_not_act_is_named_once() {
+        let key = ObjectKey::new(Kind::DestinationRule, "shop", "web");
+        let mk = |message: &str| Finding::new(Code::NotActing, "spec.tls.caCrl", message).on(key.clone());
+        let read = mk("does not act yet").at("a.yaml:3");
+        assert_eq!(merge([mk("lists are not checked yet"), read.clone()]), [read]);
     }
 
     #[test]
