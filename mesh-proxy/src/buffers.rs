@@ -83,11 +83,8 @@ impl ByteQueue {
         if self.bytes.capacity() == 0 {
             self.bytes = take();
         }
-        if self.start > 0 && self.bytes.capacity() - self.bytes.len() < want {
-            self.bytes.copy_within(self.start.., 0);
-            let len = self.len();
-            self.bytes.truncate(len);
-            self.start = 0;
+        if self.bytes.capacity() - self.bytes.len() < want {
+            self.compact();
         }
         if self.bytes.capacity() - self.bytes.len() < want {
             if self.bytes.capacity() < BUFFER_BYTES && self.bytes.len() + want <= BUFFER_BYTES {
@@ -99,6 +96,16 @@ impl ByteQueue {
             }
         }
         &mut self.bytes
+    }
+
+    /// Moves what is left to the front, so that a queue which never empties does not grow.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start.., 0);
+            let len = self.len();
+            self.bytes.truncate(len);
+            self.start = 0;
+        }
     }
 
     /// Called before waiting for more bytes: a small leftover leaves the pooled buffer.

@@ -91,8 +91,11 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     let tcp = TcpStream::from_std(accepted.socket).map_err(|_| Refused::from(FaultKind::Internal))?;
     let mut io = Io::Tcp(tcp);
     let entry = worker.connections.register(own_name, direction);
+    if worker.drains(direction) {
+        entry.close(Closing::Drain);
+    }
     let looked = {
-        let inspecting = inspect(&mut io, &what, destination.port());
+        let inspecting = Box::pin(inspect(&mut io, &what, destination.port()));
         let closing = std::future::poll_fn(|cx| entry.poll_closing(cx, Closing::Drain));
         tokio::select! {
             inspected = inspecting => inspected,
@@ -113,7 +116,7 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     drop(live);
     let stream = match &chain.tls {
         None => Stream::plain(io, peeked),
-        Some(tls) => secure(worker, io, peeked, tls, &chain, &mut facts).await?,
+        Some(tls) => Box::pin(secure(worker, io, peeked, tls, &chain, &mut facts)).await?,
     };
     if let Verdict::Deny { policy } = check_all(&chain.authz, &Subject::Connection(&facts), &mut Silent) {
         let policy = policy.unwrap_or_else(|| Str::from("none"));
@@ -125,7 +128,7 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     if is_http {
         http::serve::serve(worker, connection, stream, &found).await;
     } else {
-        tcp::serve(worker, connection, stream).await;
+        Box::pin(tcp::serve(worker, connection, stream)).await;
     }
     Ok(())
 }

@@ -150,10 +150,14 @@ impl Worker {
         }
     }
 
-    /// How far stopping has come.
+    /// Whether connections of this direction are to end after their request.
     #[must_use]
-    pub fn drain_phase(&self) -> DrainPhase {
-        self.drain.get()
+    pub fn drains(&self, direction: Direction) -> bool {
+        match self.drain.get() {
+            DrainPhase::Running => false,
+            DrainPhase::Inbound => direction == Direction::Inbound,
+            DrainPhase::All | DrainPhase::Now => true,
+        }
     }
 
     /// Takes a new state of configuration.

@@ -30,6 +30,9 @@ use crate::worker::Shared;
 const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// Time for the control plane to accept a stream.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Requests that wait to be written. Each is an answer or a change of subscription; the machine bounds their number.
 const OUTBOX: usize = 1024;
 
@@ -108,6 +111,10 @@ pub async fn run(control: Control) -> anyhow::Result<()> {
         let end = client.stream().await;
         client.outbox = None;
         client.session.on_disconnected();
+        // What was not answered counts as not received, and another server may send no marks.
+        client.staged = Staged::default();
+        client.quiet_at = None;
+        client.marked = false;
         if started.elapsed() > RETRY_MAX {
             backoff.reset();
         }
@@ -131,7 +138,8 @@ impl Client {
         self.outbox = Some(sender);
         let actions = self.session.on_connected();
         self.act(actions);
-        let response = client.delta(ReceiverStream::new(receiver)).await;
+        let opening = tokio::time::timeout(OPEN_TIMEOUT, client.delta(ReceiverStream::new(receiver)));
+        let response = opening.await.map_err(|_| StreamEnd::Ours("the control plane did not answer".to_owned()))?;
         let mut responses = response.map_err(|status| StreamEnd::Status(Box::new(status)))?.into_inner();
         tracing::info!(address = %bootstrap.discovery_address, "Connected to the control plane");
         self.pump(&mut responses).await

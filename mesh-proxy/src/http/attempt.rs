@@ -62,6 +62,8 @@ pub struct Forwarding<'a> {
     pub switch: Switch,
     /// When the request began.
     pub start_time: SystemTime,
+    /// State of the secrets when forwarding began.
+    pub secrets_epoch: u64,
 }
 
 /// Forwards the request in `scratch` and delivers the response.
@@ -91,6 +93,7 @@ pub async fn forward(
         follows,
         switch: down.switch(),
         start_time,
+        secrets_epoch: worker.live().secrets_epoch,
     };
     prepare::upstream_request(&forwarding, &mut scratch.request)?;
     scratch.progress.request_ended = follows == Follows::Nothing;
@@ -170,7 +173,21 @@ async fn attempt(
     }
     scratch.record.endpoint = Some(Arc::clone(&endpoint));
     let _in_flight = InFlight::new(Arc::clone(&endpoint));
-    let mut call = match begin(forwarding, scratch, &endpoint, retries.wants_fresh_connection()).await {
+    if scratch.progress.request_ended {
+        retries.arm();
+    }
+    let beginning = begin(forwarding, scratch, &endpoint, retries.wants_fresh_connection());
+    let begun = match retries.ends_at() {
+        None => beginning.await,
+        Some(end) => match tokio::time::timeout_at(end, beginning).await {
+            Ok(begun) => begun,
+            Err(_) => {
+                forwarding.report(&endpoint, Seen::Timeout);
+                return Tried::Failed(retries.timed_out(), nothing_sent);
+            }
+        },
+    };
+    let mut call = match begun {
         Ok(call) => call,
         Err(fault) => {
             if let Some(seen) = Seen::of(&fault) {
@@ -365,7 +382,12 @@ async fn deliver(
     let method = scratch.request.method();
     down.send_head(&scratch.response, method, started.follows)
         .map_err(|broken| Stop::Gone(downstream_fault(&broken)))?;
-    let ended = until_end(down, &mut call, &mut scratch.progress, retries.body_deadline()).await;
+    let Scratch { progress, record, .. } = scratch;
+    let ended = until_end(down, &mut call, progress, |_| {
+        record.request_complete(Instant::now());
+        retries.body_deadline()
+    })
+    .await;
     match ended {
         Ended::Complete => {
             scratch.record.grpc_status =
@@ -409,8 +431,10 @@ fn rest(forwarding: &Forwarding<'_>, scratch: &Scratch, call: Call) {
     let now = Instant::now();
     let spent = http.max_requests_per_connection > 0 && pooled.requests >= http.max_requests_per_connection;
     let old = !http.max_connection_duration.is_zero() && pooled.opened + http.max_connection_duration <= now;
+    // A connection of rotated secrets would rest where nobody looks for it.
+    let current = key.tls.is_none() || forwarding.worker.live().secrets_epoch == forwarding.secrets_epoch;
     let complete = scratch.progress.request_ended && !pooled.wire.has_output() && !pooled.wire.has_input();
-    if persistent && complete && !spent && !old {
+    if persistent && current && complete && !spent && !old {
         let announced = keep_alive_timeout(scratch.response.get(KnownName::KeepAlive));
         forwarding.worker.upstreams.h1.give(&key, pooled, http.idle_timeout, announced, now);
     }

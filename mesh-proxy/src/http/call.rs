@@ -9,6 +9,7 @@ use mesh_proxy_core::h1::Framing;
 use mesh_proxy_core::h1::encode::Connection;
 use mesh_proxy_core::h1::head::{Asked, Stage, Switch};
 use mesh_proxy_core::head::Head;
+use mesh_proxy_core::head::known::KnownName;
 
 use super::downstream::{Follows, content_length};
 use super::event::Broken;
@@ -52,6 +53,8 @@ impl Call {
     #[must_use]
     pub fn begin_h1(mut pooled: Pooled, key: Rc<PoolKey>, head: &Head, follows: Follows, switch: Switch) -> Self {
         let framing = match follows {
+            // An empty body that was announced stays announced: some servers want a length with every POST.
+            Follows::Nothing if head.contains(KnownName::ContentLength) => Framing::Length(0),
             Follows::Nothing => Framing::None,
             Follows::Length(bytes) => Framing::Length(bytes),
             Follows::Stream => Framing::Chunked,

@@ -145,6 +145,14 @@ impl From<Answer> for Stop {
     }
 }
 
+/// Reports a request that the end of a drain cut.
+pub fn cut_by_drain(worker: &Worker, connection: &Connection, scratch: &mut Scratch) {
+    scratch.record.fail(&Fault::new(FaultKind::LocalReset));
+    scratch.record.end(Instant::now());
+    let http = http_plan(&worker.live(), connection);
+    worker.telemetry.http_finished(connection, http.as_ref(), scratch);
+}
+
 fn http_plan(live: &Live, connection: &Connection) -> Option<Arc<HttpPlan>> {
     let chain = live.plan.listener(&connection.listener)?.chain(&connection.chain)?;
     match &chain.serve {
@@ -171,7 +179,11 @@ async fn serve(
         ActionPlan::Direct(direct) => Err(redirect::direct(direct).into()),
         ActionPlan::Forward(_) => {
             let switch = down.switch();
-            if switch == Switch::Connect || (switch == Switch::Upgrade && !upgrade_allowed(http, &scratch.request)) {
+            let connect = scratch.request.method() == Method::Connect;
+            if connect
+                || switch == Switch::Connect
+                || (switch == Switch::Upgrade && !upgrade_allowed(http, &scratch.request))
+            {
                 return Err(Fault::new(FaultKind::UpgradeRefused).into());
             }
             attempt::forward(worker, connection, &routed, scratch, down, client).await

@@ -295,6 +295,12 @@ impl Wire {
         }
         let polled = self.stream.poll_write_all(cx, self.outbox.as_slice(), &mut self.sent);
         self.has_sent |= self.sent > 0;
+        if polled.is_pending() {
+            // A receiver that takes some but never all must not make the queue grow with the body.
+            self.outbox.consume(std::mem::take(&mut self.sent));
+            self.outbox.compact();
+            return Poll::Pending;
+        }
         ready!(polled)?;
         self.sent = 0;
         self.outbox.consume(usize::MAX);

@@ -30,8 +30,7 @@ pub fn server_builder(max_head_bytes: u32) -> h2::server::Builder {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(max_head_bytes)
         .max_pending_accept_reset_streams(64)
-        .max_send_buffer_size(256 * 1024)
-        .enable_connect_protocol();
+        .max_send_buffer_size(256 * 1024);
     builder
 }
 

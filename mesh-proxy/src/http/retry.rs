@@ -84,19 +84,30 @@ impl Retries {
         self.policy.as_ref().is_some_and(|policy| policy.avoid_previous)
     }
 
+    /// The request is complete: its time runs from now, if it does not yet.
+    pub fn arm(&mut self) {
+        if self.whole.is_none() {
+            self.whole = self.timeouts.whole.map(|limit| Instant::now() + limit);
+        }
+    }
+
+    /// When the request's time is over, once it runs.
+    #[must_use]
+    pub const fn ends_at(&self) -> Option<Instant> {
+        self.whole
+    }
+
     /// The deadline of the present attempt, now that the request is complete.
     pub fn deadline(&mut self) -> Deadline {
+        self.arm();
         let now = Instant::now();
-        if self.whole.is_none() {
-            self.whole = self.timeouts.whole.map(|limit| now + limit);
-        }
         let per_try = self.timeouts.per_try.map(|limit| now + limit);
         Deadline::at([self.whole, per_try].into_iter().flatten().min())
     }
 
     /// The deadline of a response's body: that of the whole request.
-    #[must_use]
-    pub fn body_deadline(&self) -> Deadline {
+    pub fn body_deadline(&mut self) -> Deadline {
+        self.arm();
         Deadline::at(self.whole)
     }
 

@@ -56,13 +56,13 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection, mut stream: Stre
             // Nobody looked, or it is TLS without ALPN: the protocol shows only in the first bytes.
             let Some(early) = first_bytes(&connection, &mut stream).await else { return };
             if HTTP2_PREFACE.starts_with(early.as_slice()) || early.as_slice().starts_with(HTTP2_PREFACE) {
-                return serve_h2(worker, connection, stream.with_early(early), &limits).await;
+                return Box::pin(serve_h2(worker, connection, stream.with_early(early), &limits)).await;
             }
             return serve_h1(worker, connection, h1::Wire::new(stream, limits, early)).await;
         }
     };
     if is_h2 {
-        return serve_h2(worker, connection, stream, &limits).await;
+        return Box::pin(serve_h2(worker, connection, stream, &limits)).await;
     }
     serve_h1(worker, connection, h1::Wire::new(stream, limits, ByteQueue::default())).await;
 }
@@ -127,12 +127,11 @@ async fn serve_h1(worker: &Rc<Worker>, connection: Connection, mut wire: h1::Wir
             break;
         }
         first = false;
-        let busy = connection.entry.busy();
         let mut scratch = worker.take_scratch();
         let (request, version) = match read_head(&connection, &mut wire, &mut scratch.request).await {
             Next::Request(request) => (request, scratch.request.version()),
             Next::Malformed(broken) => {
-                refuse(worker, &connection, &mut wire, scratch, &broken).await;
+                Box::pin(refuse(worker, &connection, &mut wire, scratch, &broken)).await;
                 break;
             }
             Next::End => {
@@ -140,13 +139,20 @@ async fn serve_h1(worker: &Rc<Worker>, connection: Connection, mut wire: h1::Wir
                 break;
             }
         };
+        let busy = connection.entry.busy();
         let close = !request.persistent || connection.entry.closing().is_some();
         let mut down = Downstream::H1 { wire: &mut wire, request, version, close };
-        let running = exchange::run(worker, &connection, &mut scratch, &mut down);
+        // Boxed, so that a resting connection does not keep the room that a request needs.
+        let running = Box::pin(exchange::run(worker, &connection, &mut scratch, &mut down));
         let forced = std::future::poll_fn(|cx| connection.entry.poll_closing(cx, Closing::Now));
         let after = tokio::select! {
             after = running => after,
-            _ = forced => break,
+            _ = forced => {
+                // The grace of a drain is over: the request is cut, and told of.
+                exchange::cut_by_drain(worker, &connection, &mut scratch);
+                worker.give_scratch(scratch);
+                return;
+            }
         };
         drop(busy);
         match after {
@@ -156,13 +162,13 @@ async fn serve_h1(worker: &Rc<Worker>, connection: Connection, mut wire: h1::Wir
                 break;
             }
             After::Tunnel(call) => {
-                run_tunnel(worker, &connection, wire, *call, &mut scratch).await;
+                Box::pin(run_tunnel(worker, &connection, wire, *call, &mut scratch)).await;
                 worker.give_scratch(scratch);
                 return;
             }
         }
     }
-    close(wire).await;
+    Box::pin(close(wire)).await;
 }
 
 /// Waits until a request's first byte is there. False: the connection is to end.
@@ -187,7 +193,7 @@ async fn read_head(connection: &Connection, wire: &mut h1::Wire, head: &mut mesh
             Poll::Pending => {}
         }
         if !wire.has_input() {
-            return connection.entry.poll_closing(cx, Closing::Drain).map(|_| Next::End);
+            return connection.entry.poll_closing(cx, Closing::Idle).map(|_| Next::End);
         }
         let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(HEAD_TIMEOUT)));
         match std::future::Future::poll(timer.as_mut(), cx) {

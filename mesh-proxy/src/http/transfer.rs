@@ -171,6 +171,10 @@ pub async fn until_response(
 ) -> Waited {
     let mut timer: Option<Deadline> = None;
     std::future::poll_fn(move |cx| {
+        // An interim response may be queued, for which the client waits.
+        if let Poll::Ready(Err(error)) = down.side().poll_flush(cx) {
+            return Poll::Ready(Waited::Gone(error));
+        }
         if let Poll::Ready(end) = poll_request(cx, down, call, progress) {
             return Poll::Ready(end);
         }
@@ -224,14 +228,16 @@ fn poll_request(
     }
 }
 
-/// Delivers the response's body, and goes on sending the request while it is not complete.
+/// Delivers the response's body, and goes on sending the request while it is not complete. `deadline` as for
+/// [`until_response`].
 pub async fn until_end(
     down: &mut Downstream<'_>,
     call: &mut Call,
     progress: &mut Progress,
-    mut deadline: Deadline,
+    mut deadline: impl FnMut(&Progress) -> Deadline,
 ) -> Ended {
     let mut received_all = false;
+    let mut timer: Option<Deadline> = None;
     std::future::poll_fn(move |cx| {
         if let Poll::Ready(Waited::Request(error)) = poll_request(cx, down, call, progress) {
             return Poll::Ready(Ended::Downstream(error));
@@ -251,7 +257,10 @@ pub async fn until_end(
         {
             return Poll::Ready(Ended::Downstream(gone));
         }
-        deadline.poll(cx).map(|()| Ended::TimedOut)
+        if timer.is_none() && (progress.request_ended || progress.request_stopped) {
+            timer = Some(deadline(progress));
+        }
+        timer.as_mut().map_or(Poll::Pending, |timer| timer.poll(cx)).map(|()| Ended::TimedOut)
     })
     .await
 }

@@ -58,7 +58,7 @@ pub struct H2Slot(Rc<H2Connection>);
 pub struct H2Pool {
     open: RefCell<HashMap<PoolKey, Vec<Rc<H2Connection>>>>,
     /// Connections being made; requests of the same key wait for them instead of making more.
-    making: RefCell<HashMap<PoolKey, Rc<Notify>>>,
+    making: RefCell<HashMap<PoolKey, Rc<Pending>>>,
 }
 
 impl H2Pool {
@@ -77,17 +77,18 @@ impl H2Pool {
             }
             let pending = self.making.borrow().get(key).cloned();
             if let Some(pending) = pending {
-                pending.notified().await;
-                if let Some(slot) = self.free_slot(key) {
-                    return Ok(slot);
+                pending.done.notified().await;
+                if !pending.failed.get() {
+                    // One of those that waited finds no room and makes the next connection; the others wait again.
+                    continue;
                 }
-                // It failed, or is full already: make one of our own.
             }
-            let _making = Making::begin(self, key);
+            let making = Making::begin(self, key);
             let (connected, permit) = connect().await?;
             let connection = Rc::new(open(connected, permit, limits).await?);
             let slot = H2Slot::enter(&connection);
             self.open.borrow_mut().entry(key.clone()).or_default().push(connection);
+            making.pending.failed.set(false);
             return Ok(slot);
         }
     }
@@ -134,24 +135,32 @@ impl H2Pool {
 struct Making<'a> {
     pool: &'a H2Pool,
     key: PoolKey,
-    done: Rc<Notify>,
+    pending: Rc<Pending>,
+}
+
+/// A connection that is being made.
+#[derive(Debug)]
+struct Pending {
+    done: Notify,
+    /// No connection came of it, as far as is known.
+    failed: Cell<bool>,
 }
 
 impl<'a> Making<'a> {
     fn begin(pool: &'a H2Pool, key: &PoolKey) -> Self {
-        let done = Rc::new(Notify::new());
-        pool.making.borrow_mut().insert(key.clone(), Rc::clone(&done));
-        Self { pool, key: key.clone(), done }
+        let pending = Rc::new(Pending { done: Notify::new(), failed: Cell::new(true) });
+        pool.making.borrow_mut().insert(key.clone(), Rc::clone(&pending));
+        Self { pool, key: key.clone(), pending }
     }
 }
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
         let mut making = self.pool.making.borrow_mut();
-        if making.get(&self.key).is_some_and(|present| Rc::ptr_eq(present, &self.done)) {
+        if making.get(&self.key).is_some_and(|present| Rc::ptr_eq(present, &self.pending)) {
             making.remove(&self.key);
         }
-        self.done.notify_waiters();
+        self.pending.done.notify_waiters();
     }
 }
 
@@ -211,8 +220,12 @@ impl H2Slot {
         let request = h2::write_request(head, scheme)?;
         let sender = self.0.sender.borrow().clone();
         // A connection that went away before the stream existed has processed nothing of it.
-        let mut sender = sender.ready().await.map_err(|_| Broken::Refused)?;
-        let (response, send) = sender.send_request(request, ended).map_err(|_| Broken::Refused)?;
+        let refused = |_| {
+            self.0.closed.set(true);
+            Broken::Refused
+        };
+        let mut sender = sender.ready().await.map_err(refused)?;
+        let (response, send) = sender.send_request(request, ended).map_err(refused)?;
         let mut stream = h2::Stream::new(None, None);
         stream.set_send(send, ended);
         Ok(H2Call { stream, response })

@@ -20,9 +20,9 @@ use crate::support::{Proxy, mk_cluster, mk_listener, mk_route, ok, read_message,
 /// Allocations of one warm keep-alive request.
 const ALLOCATIONS_PER_REQUEST: u64 = 4;
 /// Heap bytes of one idle plaintext connection.
-const BYTES_PER_IDLE_CONNECTION: i64 = 6 * 1024;
+const BYTES_PER_IDLE_CONNECTION: i64 = 4 * 1024;
 /// Size of the future that serves a connection, bytes: paid by every connection while it lives.
-const CONNECTION_FUTURE_BYTES: usize = 6 * 1024;
+const CONNECTION_FUTURE_BYTES: usize = 3 * 1024 + 512;
 
 async fn request(stream: &mut TcpStream) {
     stream.write_all(b"GET /path HTTP/1.1\r\nhost: shop\r\nuser-agent: test\r\naccept: */*\r\n\r\n").await.unwrap();

@@ -144,3 +144,49 @@ async fn an_upgrade_becomes_a_tunnel() {
     client.read_exact(&mut echo).await.unwrap();
     assert_eq!((&first, &echo), (b"first", b"hello"));
 }
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_gets_it() {
+    let upstream = upstream(|_, body| ok(&String::from_utf8_lossy(body))).await;
+    let proxy =
+        Proxy::start(|address| vec![mk_listener(address, vec![mk_route("/", |_| {})]), mk_cluster(&[upstream])]);
+    let mut client = proxy.connect().await;
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+    let (interim, _) = read_message(&mut client).await;
+    assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"body").await.unwrap();
+    let (head, body) = read_message(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(body, b"body");
+}
+
+#[tokio::test]
+async fn an_announced_empty_body_stays_announced() {
+    let upstream = upstream(|head, _| ok(if head.contains("content-length: 0") { "announced" } else { "lost" })).await;
+    let proxy =
+        Proxy::start(|address| vec![mk_listener(address, vec![mk_route("/", |_| {})]), mk_cluster(&[upstream])]);
+    let mut client = proxy.connect().await;
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(read_message(&mut client).await.1, b"announced");
+}
+
+#[tokio::test]
+async fn a_route_timeout_covers_connecting() {
+    // A listener whose queue is full takes no more connections: connecting hangs.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut fill = Vec::new();
+    for _ in 0..4 {
+        let connecting = tokio::net::TcpStream::connect(address);
+        fill.push(tokio::time::timeout(Duration::from_millis(50), connecting).await);
+    }
+    let route = mk_route("/", |forward| forward.timeout = Some(Duration::from_millis(100)));
+    let proxy = Proxy::start(|own| vec![mk_listener(own, vec![route]), mk_cluster(&[address])]);
+    let mut client = proxy.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), read_message(&mut client)).await;
+    let (head, _) = answer.expect("an answer before the connect timeout of 10 s");
+    assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+}

@@ -105,3 +105,13 @@ async fn http2_to_http1_upstream_and_grpc_errors() {
     let response = client.send_request(request, true).unwrap().0.await.unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
 }
+
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let proxy = Proxy::start(|address| vec![mk_listener(address, vec![mk_route("/only", |_| {})]), mk_cluster(&[])]);
+    let mut client = client(&proxy).await.ready().await.unwrap();
+    let request = Request::post("http://shop/other").body(()).unwrap();
+    let (response, mut send) = client.send_request(request, false).unwrap();
+    send.send_data(Bytes::from_static(b"part"), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 404);
+}
