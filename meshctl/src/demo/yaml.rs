@@ -438,16 +438,15 @@ spec:
         );
         if let Some(service) = workload.service() {
             let (inside, port, protocol) = (app_port(service), service.port, protocol(service));
+            let name = service.port_name;
             let _ = write!(
                 text,
-                "\
-  ingress:
-  - port: {{number: {port}, protocol: {protocol}, name: {}}}
+                "  ingress:
+  - port: {{number: {port}, protocol: {protocol}, name: {name}}}
     bind: {address}
     captureMode: NONE
     defaultEndpoint: 0.0.0.0:{inside}
-",
-                service.port_name
+"
             );
         }
         text.push_str("  egress:\n");
@@ -459,8 +458,7 @@ spec:
                 .collect();
             let _ = write!(
                 text,
-                "\
-  - port: {{number: {port}, protocol: {protocol}, name: {name}}}
+                "  - port: {{number: {port}, protocol: {protocol}, name: {name}}}
     bind: {outbound}
     captureMode: NONE
     hosts: [{}]
