@@ -155,7 +155,7 @@ async fn drain(bootstrap: &Bootstrap, shared: &Shared, dispatcher: &Dispatcher, 
 }
 
 fn wait_for(threads: Vec<thread::JoinHandle<()>>, limit: Duration) {
-    let (done, all) = std::sync::mpsc::channel();
+    let (done, all) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
         for thread in threads {
             // A worker that panicked has logged it.

@@ -98,6 +98,7 @@ pub struct Worker {
     pub telemetry: Telemetry,
     live: RefCell<Rc<Live>>,
     rng: RefCell<SmallRng>,
+    #[expect(clippy::vec_box, reason = "a scratch area moves between here and its request by pointer")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     drain: Cell<DrainPhase>,
 }

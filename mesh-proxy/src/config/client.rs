@@ -146,13 +146,12 @@ impl Client {
     }
 
     /// On a secured address the stream is opened with the workload certificate, so that comes first.
-    async fn wait_for_credential(&mut self, bootstrap: &Bootstrap) -> Option<Credential> {
+    async fn wait_for_credential(&self, bootstrap: &Bootstrap) -> Option<Credential> {
         if bootstrap.plaintext_control_plane {
             return None;
         }
         let mut receiver = self.control.credential.clone();
-        let present = receiver.wait_for(Option::is_some).await.ok()?.clone();
-        present
+        receiver.wait_for(Option::is_some).await.ok().and_then(|present| present.clone())
     }
 
     async fn pump(&mut self, responses: &mut Streaming<DeltaDiscoveryResponse>) -> Result<(), StreamEnd> {

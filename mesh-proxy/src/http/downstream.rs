@@ -16,6 +16,7 @@ use super::{h1, h2};
 
 /// The client's side.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each request, on its stack")]
 pub enum Downstream<'a> {
     /// HTTP/1.1.
     H1 {

@@ -80,7 +80,11 @@ pub fn authorize(authz: &Authz, head: &Head, facts: &RequestFacts<'_>) -> Result
         Verdict::Allow => Ok(()),
         Verdict::Deny { policy } => {
             let fault = Fault::new(FaultKind::AccessDenied);
-            Err(policy.map_or(fault.clone(), |policy| fault.with_detail(policy)).into())
+            Err(match policy {
+                Some(policy) => fault.with_detail(policy),
+                None => fault,
+            }
+            .into())
         }
     }
 }

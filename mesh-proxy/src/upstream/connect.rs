@@ -126,7 +126,7 @@ async fn establish(key: &PoolKey, options: ConnectOptions) -> Result<Connected, 
     stream.handshake().await.map_err(failed)?;
     let leaf = stream.session().and_then(Session::peer_certificates).and_then(<[_]>::first);
     let wrong = |source| ConnectError::Peer { address, source };
-    let peer = peer::read(leaf.ok_or(wrong(PeerError::Malformed))?, KeepCertificate::No).map_err(wrong)?;
+    let peer = peer::read(leaf.ok_or_else(|| wrong(PeerError::Malformed))?, KeepCertificate::No).map_err(wrong)?;
     peer::check_names(&peer, &tls.names).map_err(wrong)?;
     Ok(Connected { stream, peer: Some(Arc::new(peer)) })
 }

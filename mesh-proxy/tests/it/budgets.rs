@@ -65,12 +65,12 @@ async fn a_warm_request_an_idle_connection_and_a_swap_stay_within_their_budgets(
 async fn swaps(proxy: &Proxy, app: std::net::SocketAddr, idle: &mut [TcpStream]) {
     let mut plans: Vec<Weak<Plan>> = Vec::new();
     let mut baseline = 0;
-    for round in 0..110 {
+    for (round, stream) in idle.iter_mut().enumerate().take(110) {
         let route = mk_route(&format!("/{round}"), |_| {});
         proxy.apply(vec![mk_listener(proxy.address, vec![route, mk_route("/", |_| {})]), mk_cluster(&[app])]);
         plans.push(Arc::downgrade(&proxy.shared.store.live().plan));
         // The worker takes a new state between two requests.
-        request(&mut idle[round]).await;
+        request(stream).await;
         if round == 10 {
             baseline = LIVE_BYTES.load(Relaxed);
         }

@@ -1,5 +1,7 @@
 //! The request path over real sockets on loopback: a worker thread, a plan made by hand, and plain upstreams.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod budgets;
 mod counting;
 mod http1;
