@@ -29,6 +29,8 @@ pub struct Entry {
     idle_since: Cell<Instant>,
     /// How long it may be idle; zero is for ever.
     idle_timeout: Cell<Duration>,
+    /// Age at which it drains; zero is never.
+    max_age: Cell<Duration>,
     /// It should end at the next opportunity.
     closing: Cell<Option<Closing>>,
     waker: RefCell<Option<Waker>>,
@@ -74,6 +76,7 @@ impl Connections {
             active: Cell::new(0),
             idle_since: Cell::new(now),
             idle_timeout: Cell::new(Duration::ZERO),
+            max_age: Cell::new(Duration::ZERO),
             closing: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -102,8 +105,12 @@ impl Connections {
         }
     }
 
-    /// Asks connections that have been idle for too long to end. Called once a second.
+    /// Asks connections that have been idle for too long, or are too old, to end. Called once a second.
     pub fn reap(&self, now: Instant) {
+        self.close(Closing::Drain, |entry| {
+            let age = entry.max_age.get();
+            !age.is_zero() && entry.opened + age <= now
+        });
         self.close(Closing::Idle, |entry| {
             let timeout = entry.idle_timeout.get();
             !timeout.is_zero() && entry.active.get() == 0 && entry.idle_since.get() + timeout <= now
@@ -140,6 +147,11 @@ impl Entry {
                 Poll::Pending
             }
         }
+    }
+
+    /// Sets the age at which the connection drains; zero is never.
+    pub fn set_max_age(&self, age: Duration) {
+        self.max_age.set(age);
     }
 
     /// Sets how long the connection may be idle; zero is for ever.
@@ -207,6 +219,19 @@ mod tests {
         assert_eq!((idle.closing(), busy.closing()), (Some(Closing::Idle), Some(Closing::Drain)));
         drop((idle, busy));
         assert!(table.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_connection_drains_even_while_busy() {
+        let table = Rc::new(Connections::default());
+        let entry = table.register("a".into(), Direction::Inbound);
+        entry.set_max_age(Duration::from_secs(60));
+        let _busy = entry.busy();
+        table.reap(Instant::now());
+        assert_eq!(entry.closing(), None);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        table.reap(Instant::now());
+        assert_eq!(entry.closing(), Some(Closing::Drain));
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use super::event::Broken;
 use super::exchange::{Routed, Scratch, Stop, downstream_fault, upstream_fault};
 use super::prepare;
 use super::retry::{Decision, Retries, Sent};
-use super::transfer::{Ended, Waited, until_end, until_response};
+use super::transfer::{Ended, Impatient, Patience, Waited, until_end, until_response};
 use crate::conn::Connection;
 use crate::upstream::connect::{ConnectError, ConnectOptions, Connected, connect};
 use crate::upstream::fault_of;
@@ -206,7 +206,8 @@ async fn attempt(
     }
     let asked = Asked { method: scratch.request.method(), switch: forwarding.switch };
     let Scratch { response, progress, record, .. } = scratch;
-    let waited = until_response(down, &mut call, response, asked, progress, |_| {
+    let mut patience = Patience::new(&forwarding.routed.http.settings.limits, record.started);
+    let waited = until_response(down, &mut call, response, asked, progress, &mut patience, |_| {
         record.request_complete(Instant::now());
         retries.deadline()
     })
@@ -233,6 +234,8 @@ async fn attempt(
             forwarding.report(&endpoint, Seen::Timeout);
             Tried::Failed(retries.timed_out(), sent)
         }
+        Waited::Impatient(Impatient::Request) => Tried::Stop(Fault::new(FaultKind::RequestTimeout).into()),
+        Waited::Impatient(Impatient::Idle) => Tried::Stop(Fault::new(FaultKind::RequestIdle).into()),
         Waited::Request(broken) | Waited::Gone(broken) => Tried::Stop(client_stop(&broken)),
     }
 }
@@ -383,7 +386,8 @@ async fn deliver(
     down.send_head(&scratch.response, method, started.follows)
         .map_err(|broken| Stop::Gone(downstream_fault(&broken)))?;
     let Scratch { progress, record, .. } = scratch;
-    let ended = until_end(down, &mut call, progress, |_| {
+    let mut patience = Patience::new(&forwarding.routed.http.settings.limits, record.started);
+    let ended = until_end(down, &mut call, progress, &mut patience, |_| {
         record.request_complete(Instant::now());
         retries.body_deadline()
     })
@@ -403,6 +407,8 @@ async fn deliver(
             forwarding.report(&endpoint, Seen::Timeout);
             Err(Stop::Cut(Fault::new(FaultKind::ResponseTimeout)))
         }
+        Ended::Impatient(Impatient::Request) => Err(Stop::Cut(Fault::new(FaultKind::RequestTimeout))),
+        Ended::Impatient(Impatient::Idle) => Err(Stop::Cut(Fault::new(FaultKind::ResponseIdle))),
         Ended::Downstream(broken) => {
             let mut side = call.side();
             if let super::pump::Side::H2(stream) = &mut side {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mesh_api_xds::ir::http::Codec;
+use mesh_api_xds::ir::http::{Codec, HttpLimits};
 use mesh_proxy_core::detect::HTTP2_PREFACE;
 use mesh_proxy_core::fault::Fault;
 use mesh_proxy_core::filter::Reply;
@@ -46,8 +46,9 @@ pub fn response_limits() -> Limits {
 
 /// Serves a connection to its end. `found`: what its first bytes were, if the listener looked at them.
 pub async fn serve(worker: &Rc<Worker>, connection: Connection, mut stream: Stream, found: &Found) {
-    let Some((limits, codec, idle)) = settings(worker, &connection) else { return };
-    connection.entry.set_idle_timeout(idle);
+    let Some((limits, codec, bounds)) = settings(worker, &connection) else { return };
+    connection.entry.set_idle_timeout(bounds.idle_timeout);
+    connection.entry.set_max_age(bounds.max_connection_duration);
     let by_alpn = stream.session().and_then(|session| session.alpn()).map(|name| matches!(name, b"h2" | b"istio-h2"));
     let is_h2 = match (codec, by_alpn, found) {
         (Codec::Http1, ..) | (Codec::Auto, Some(false), _) | (Codec::Auto, None, Found::Http1) => false,
@@ -67,12 +68,12 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection, mut stream: Stre
     serve_h1(worker, connection, h1::Wire::new(stream, limits, ByteQueue::default())).await;
 }
 
-/// Limits, codec and idle timeout of the connection's chain.
-fn settings(worker: &Worker, connection: &Connection) -> Option<(Limits, Codec, Duration)> {
+/// Limits, codec and time bounds of the connection's chain.
+fn settings(worker: &Worker, connection: &Connection) -> Option<(Limits, Codec, HttpLimits)> {
     let live = worker.live();
     let chain = live.plan.listener(&connection.listener)?.chain(&connection.chain)?;
     let ServePlan::Http(http) = &chain.serve else { return None };
-    Some((limits_of(http), http.settings.codec, http.settings.limits.idle_timeout))
+    Some((limits_of(http), http.settings.codec, http.settings.limits))
 }
 
 fn limits_of(http: &HttpPlan) -> Limits {

@@ -6,7 +6,9 @@
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use mesh_api_xds::ir::http::HttpLimits;
 use mesh_proxy_core::h1::head::Asked;
 use mesh_proxy_core::head::Head;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -127,6 +129,8 @@ pub enum Waited {
     Gone(Broken),
     /// The deadline passed.
     TimedOut,
+    /// The client is too slow, or nothing moves.
+    Impatient(Impatient),
 }
 
 /// How a response ended.
@@ -140,6 +144,8 @@ pub enum Ended {
     Downstream(Broken),
     /// The deadline passed.
     TimedOut,
+    /// The client is too slow, or nothing moves.
+    Impatient(Impatient),
 }
 
 /// A deadline that is armed only when there is one.
@@ -159,6 +165,58 @@ impl Deadline {
     }
 }
 
+/// Bounds on a client that is slow, and on a stream in which nothing moves.
+#[derive(Debug)]
+pub struct Patience {
+    request: Deadline,
+    idle: Option<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    seen: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Which bound was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impatient {
+    /// The request was not received whole in time.
+    Request,
+    /// Nothing moved for too long.
+    Idle,
+}
+
+impl Patience {
+    /// The bounds of a chain, for a request that began at `started`.
+    #[must_use]
+    pub fn new(limits: &HttpLimits, started: Instant) -> Self {
+        let some = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
+        Self {
+            request: Deadline::at(some(limits.request_timeout).map(|limit| started + limit)),
+            idle: some(limits.stream_idle_timeout).map(|limit| Idle {
+                limit,
+                seen: 0,
+                timer: Box::pin(sleep_until(Instant::now() + limit)),
+            }),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Impatient> {
+        if !progress.request_ended && !progress.request_stopped && self.request.poll(cx).is_ready() {
+            return Poll::Ready(Impatient::Request);
+        }
+        let Some(idle) = &mut self.idle else { return Poll::Pending };
+        let moved = progress.received + progress.sent;
+        if moved != idle.seen {
+            idle.seen = moved;
+            idle.timer.as_mut().reset(Instant::now() + idle.limit);
+        }
+        idle.timer.as_mut().poll(cx).map(|()| Impatient::Idle)
+    }
+}
+
 /// Sends the request and waits for the response's head. `deadline` may depend on when the request is complete: it is asked
 /// for once that is known.
 pub async fn until_response(
@@ -167,6 +225,7 @@ pub async fn until_response(
     head: &mut Head,
     asked: Asked,
     progress: &mut Progress,
+    patience: &mut Patience,
     mut deadline: impl FnMut(&Progress) -> Deadline,
 ) -> Waited {
     let mut timer: Option<Deadline> = None;
@@ -193,7 +252,7 @@ pub async fn until_response(
         }
         match timer.as_mut().map(|timer| timer.poll(cx)) {
             Some(Poll::Ready(())) => Poll::Ready(Waited::TimedOut),
-            _ => Poll::Pending,
+            _ => patience.poll(cx, progress).map(Waited::Impatient),
         }
     })
     .await
@@ -234,6 +293,7 @@ pub async fn until_end(
     down: &mut Downstream<'_>,
     call: &mut Call,
     progress: &mut Progress,
+    patience: &mut Patience,
     mut deadline: impl FnMut(&Progress) -> Deadline,
 ) -> Ended {
     let mut received_all = false;
@@ -260,7 +320,10 @@ pub async fn until_end(
         if timer.is_none() && (progress.request_ended || progress.request_stopped) {
             timer = Some(deadline(progress));
         }
-        timer.as_mut().map_or(Poll::Pending, |timer| timer.poll(cx)).map(|()| Ended::TimedOut)
+        match timer.as_mut().map(|timer| timer.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Ended::TimedOut),
+            _ => patience.poll(cx, progress).map(Ended::Impatient),
+        }
     })
     .await
 }

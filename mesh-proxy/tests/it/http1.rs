@@ -8,7 +8,7 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::route::{RetryOn, RetryPolicy, RetrySafety};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Proxy, mk_cluster, mk_listener, mk_route, ok, read_message, upstream};
+use crate::support::{Proxy, edit_chain, mk_cluster, mk_listener, mk_route, ok, read_message, upstream};
 
 #[tokio::test]
 async fn keep_alive_requests_pass_and_share_an_upstream_connection() {
@@ -189,4 +189,33 @@ async fn a_route_timeout_covers_connecting() {
     let answer = tokio::time::timeout(Duration::from_secs(5), read_message(&mut client)).await;
     let (head, _) = answer.expect("an answer before the connect timeout of 10 s");
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_its_request_is_told_so() {
+    let upstream = upstream(|_, _| ok("")).await;
+    let proxy = Proxy::start(|address| {
+        let mut listener = mk_listener(address, vec![mk_route("/", |_| {})]);
+        edit_chain(&mut listener, |_, http| http.limits.request_timeout = Duration::from_millis(50));
+        vec![listener, mk_cluster(&[upstream])]
+    });
+    let mut client = proxy.connect().await;
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+    let (head, _) = read_message(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 408 ") && head.contains("LTN-1014"), "{head}");
+}
+
+#[tokio::test]
+async fn a_stream_in_which_nothing_moves_ends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap();
+    let proxy = Proxy::start(|address| {
+        let mut listener = mk_listener(address, vec![mk_route("/", |_| {})]);
+        edit_chain(&mut listener, |_, http| http.limits.stream_idle_timeout = Duration::from_millis(50));
+        vec![listener, mk_cluster(&[silent])]
+    });
+    let mut client = proxy.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (head, _) = read_message(&mut client).await;
+    assert!(head.contains("LTN-1015"), "{head}");
 }
