@@ -9,4 +9,5 @@ pub mod metrics;
 pub mod plan;
 pub mod probe;
 pub mod run;
+pub mod watch;
 pub mod yaml;

@@ -1,7 +1,6 @@
 //! The command: start everything, let the user play or drive the scenario, end everything.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use mesh_api_rt::signal::StopSignals;
 
@@ -10,7 +9,7 @@ use super::client::Client;
 use super::dirs::Dirs;
 use super::mesh::{Binaries, Mesh, make_host};
 use super::plan::{Capture, SHOPPER, service_named};
-use super::yaml;
+use super::{watch, yaml};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -119,14 +118,11 @@ async fn play(context: &Context, mesh: &mut Mesh, args: &DemoArgs) -> Result<End
         let seed = args.seed.unwrap_or_else(rand::random);
         return check::run(mesh, args.requests, seed, &args.only).await.map(End::Done);
     }
-    note(&welcome(mesh));
+    let head = welcome(mesh);
+    note(&head);
     let _visitors = visitors(mesh)?;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if let Some(casualty) = mesh.casualty() {
-            return Err(casualty);
-        }
-    }
+    watch::run(mesh, &head).await?;
+    Ok(End::Done(Exit::Ok))
 }
 
 /// What to try.

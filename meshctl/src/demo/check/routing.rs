@@ -18,7 +18,7 @@ const ROUNDS: usize = 4;
 /// Answers in a row that prove a share of nothing.
 const STREAK: u32 = 25;
 
-pub(super) async fn ingress(check: &mut Check<'_>) -> Result<String, CliError> {
+pub(super) async fn ingress(check: &Check<'_>) -> Result<String, CliError> {
     let start = Instant::now();
     let answer = http::ask(check.mesh.ingress, "/", &[]).await;
     let took = start.elapsed();
@@ -80,7 +80,7 @@ pub(super) async fn live_edit(check: &mut Check<'_>) -> Result<String, CliError>
 }
 
 /// Saves the file and measures until the last answer of another version than `expected`.
-async fn move_weights(check: &mut Check<'_>, first: u32, expected: &str) -> Result<Duration, CliError> {
+async fn move_weights(check: &Check<'_>, first: u32, expected: &str) -> Result<Duration, CliError> {
     let saved = Instant::now();
     edit(check, yaml::REVIEWS, &yaml::reviews(first))?;
     let ingress = check.mesh.ingress;
