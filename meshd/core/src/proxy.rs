@@ -4,13 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_api::duration;
 use mesh_api::ids::{ClusterId, Name, Namespace};
 use mesh_api::labels::Labels;
-use mesh_api::names::CLUSTER_DOMAIN;
 use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::Locality;
-use mesh_api_xds::node::{InterceptionMode, NodeInfo, ProxyKind};
 
 /// The part a proxy plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,61 +78,7 @@ pub struct ProxyView {
     pub unprivileged: bool,
 }
 
-/// A proxy that is not served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnservedProxy {
-    /// Its kind does not act yet.
-    #[error("proxies of kind {0} are not served yet")]
-    Kind(&'static str),
-    /// It speaks proxyless gRPC or another dialect.
-    #[error("the generator {0:?} is not served yet")]
-    Generator(Str),
-}
-
 impl ProxyView {
-    /// A proxy as it introduced itself.
-    ///
-    /// # Errors
-    /// When proxies of its kind are not served.
-    pub fn from_node(node: &NodeInfo) -> Result<Self, UnservedProxy> {
-        let kind = match node.kind {
-            ProxyKind::Sidecar => ProxyType::Sidecar,
-            ProxyKind::Router => ProxyType::Router,
-            other @ (ProxyKind::Waypoint | ProxyKind::Ztunnel) => return Err(UnservedProxy::Kind(other.as_str())),
-        };
-        let metadata = &node.metadata;
-        if !metadata.generator.is_empty() {
-            return Err(UnservedProxy::Generator(metadata.generator.clone()));
-        }
-        // The node's own address is the preferred one; the others follow.
-        let others = metadata.addresses.iter().copied().filter(|ip| *ip != node.address);
-        let idle_timeout = metadata.other.get("IDLE_TIMEOUT").and_then(|value| value.as_str());
-        let domain = node.dns_domain.split_once(".svc.").map_or(CLUSTER_DOMAIN, |(_, domain)| domain);
-        Ok(Self {
-            id: Str::from(node.id()),
-            kind,
-            flavor: if node.takes_marks { Flavor::Lateen } else { Flavor::Envoy },
-            ips: std::iter::once(node.address).chain(others).collect(),
-            name: Name::from(&node.name),
-            namespace: Namespace::from(&node.namespace),
-            service_account: Name::from(&metadata.service_account),
-            labels: metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            workload: metadata.workload_name.clone(),
-            cluster: ClusterId::from(&metadata.cluster_id),
-            domain: Str::from(domain),
-            locality: node.locality.clone(),
-            interception: match metadata.interception_mode {
-                InterceptionMode::Redirect => Interception::Redirect,
-                InterceptionMode::Tproxy => Interception::Tproxy,
-                InterceptionMode::None => Interception::None,
-            },
-            http_proxy_port: Some(metadata.http_proxy_port).filter(|port| *port != 0),
-            idle_timeout: idle_timeout.and_then(|text| duration::parse(text).ok()),
-            http10: metadata.http10,
-            unprivileged: metadata.unprivileged_pod,
-        })
-    }
-
     /// Whether any of its addresses is `ip`.
     #[must_use]
     pub fn has_ip(&self, ip: IpAddr) -> bool {

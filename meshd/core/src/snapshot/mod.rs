@@ -34,6 +34,7 @@ use mesh_api::ids::Namespace;
 use mesh_api::kinds::Kind;
 use mesh_api::labels::Labels;
 use mesh_api::object::{Object, Spec};
+use mesh_api::text::Str;
 
 use self::destination_rules::{DestinationRule, DestinationRules, NamespaceRules};
 use self::endpoints::{Endpoints, NamespaceEndpoints};
@@ -41,7 +42,7 @@ use self::gateways::Gateway;
 use self::mesh::Mesh;
 use self::policies::{AuthorizationPolicy, MtlsMode, MtlsModes, PeerAuthentication, WorkloadAuthz};
 use self::secrets::Credential;
-use self::services::Service;
+use self::services::{Registry, Service};
 use self::shard::{Compiled, Dirty, Part};
 use self::sidecars::Sidecar;
 use self::virtual_services::VirtualService;
@@ -86,6 +87,8 @@ pub struct Services {
     pub by_age: Arc<[Arc<Service>]>,
     /// Those of one host, in order of precedence.
     pub by_host: HashMap<Hostname, Vec<Arc<Service>>>,
+    /// Names that a ServiceEntry adds to a Kubernetes Service of its host.
+    added_sans: HashMap<Hostname, Arc<[Str]>>,
 }
 
 impl Services {
@@ -99,7 +102,24 @@ impl Services {
         for same in by_host.values_mut() {
             same.sort_by(|a, b| Service::by_precedence(a, b));
         }
-        Self { by_age: by_age.into(), by_host }
+        let mut added_sans = HashMap::new();
+        for (host, same) in &by_host {
+            let [first, others @ ..] = same.as_slice() else { continue };
+            let mut sans: Vec<Str> = others.iter().flat_map(|service| service.sans.iter().cloned()).collect();
+            if first.registry == Registry::Kubernetes && !sans.is_empty() {
+                sans.sort();
+                sans.dedup();
+                added_sans.insert(host.clone(), sans.into());
+            }
+        }
+        Self { by_age: by_age.into(), by_host, added_sans }
+    }
+
+    /// Names besides its own that the endpoints of a service may present: those of a ServiceEntry for a Kubernetes Service's
+    /// host, which decorates it.
+    #[must_use]
+    pub fn added_sans(&self, host: &Hostname) -> Arc<[Str]> {
+        self.added_sans.get(host).cloned().unwrap_or_default()
     }
 
     /// The service of a host that a namespace sees.

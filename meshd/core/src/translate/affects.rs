@@ -212,6 +212,10 @@ impl Look<'_> {
         if lists {
             wanted = VISIBLE;
         }
+        // A ServiceEntry that is not seen itself may add names to the Service of its host.
+        if self.impact.services.iter().any(|host| after.service(host).is_some()) {
+            wanted = wanted.union(CLUSTERS);
+        }
         // A destination outside of the scope still says by its ports where a route without a port leads.
         let named = |scope: &ProxyScope| {
             let routes = scope.egress.iter().flat_map(|egress| &egress.virtual_services);
@@ -254,7 +258,10 @@ impl Look<'_> {
         if self.impact.routes.is_empty() || !(imports(self.before.scope) || imports(self.after.scope)) {
             return Wanted::NOTHING;
         }
-        let layer4 = self.impact.routes.iter().any(|routes| !routes.tcp.is_empty() || !routes.tls.is_empty());
+        // A route without any for connections may still take its host from one that has some, or give it back.
+        let both = self.before.scope.egress.iter().chain(&self.after.scope.egress);
+        let mut both = both.flat_map(|egress| &egress.virtual_services);
+        let layer4 = both.any(|routes| !routes.tcp.is_empty() || !routes.tls.is_empty());
         if layer4 { ROUTES.union(LISTENERS) } else { ROUTES }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct ClusterKey {
     pub(crate) rule: Option<ByPtr<DestinationRule>>,
     /// Service accounts of the endpoints.
     pub(crate) accounts: ByPtr<[(Namespace, Name)]>,
+    /// Names that the endpoints may present besides the service's.
+    pub(crate) added_sans: Arc<[Str]>,
     /// Mutual TLS without being told.
     pub(crate) auto: AutoTls,
     /// Endpoints with names, for clusters that resolve them.
@@ -71,6 +73,7 @@ pub(crate) fn cluster_keys(view: &View<'_>, service: &Arc<Service>) -> Vec<Clust
                 subset,
                 rule: rule.clone().map(ByPtr),
                 accounts: ByPtr(Arc::clone(&endpoints.accounts)),
+                added_sans: view.snapshot.services.added_sans(&service.host),
                 auto,
                 names: names.clone(),
                 kind: view.proxy.kind,

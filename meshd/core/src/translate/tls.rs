@@ -82,7 +82,7 @@ fn peer_names(mesh: &Mesh, service: &Service, key: &ClusterKey) -> Vec<Str> {
         domains()
             .map(move |domain| Str::from(SpiffeId::new(domain.clone(), namespace.clone(), account.clone()).to_string()))
     });
-    let mut names: Vec<Str> = accounts.chain(service.sans.iter().cloned()).collect();
+    let mut names: Vec<Str> = accounts.chain(service.sans.iter().chain(key.added_sans.iter()).cloned()).collect();
     names.sort();
     names.dedup();
     names

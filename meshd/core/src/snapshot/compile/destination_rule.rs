@@ -181,7 +181,11 @@ fn limit(cx: &mut Context<'_>, path: &str, field: &str, value: i32) -> Option<u3
 
 pub(super) fn keepalive(keepalive: &TcpKeepalive) -> Keepalive {
     let TcpKeepalive { probes, time: idle, interval } = keepalive;
-    Keepalive { probes: (*probes > 0).then_some(*probes), time: time(*idle), interval: time(*interval) }
+    // The system counts whole seconds; less than one would mean "at once" to it.
+    let whole = |text: Option<DurationText>| {
+        time(text).map(|time| Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0)))
+    };
+    Keepalive { probes: (*probes > 0).then_some(*probes), time: whole(*idle), interval: whole(*interval) }
 }
 
 pub(super) fn pool(cx: &mut Context<'_>, path: &str, settings: &ConnectionPoolSettings) -> Pool {
