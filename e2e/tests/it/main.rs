@@ -6,4 +6,5 @@
 mod envoy;
 mod goldens;
 mod interop;
+mod traffic;
 mod world;

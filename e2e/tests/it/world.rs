@@ -78,6 +78,15 @@ impl World {
         })
     }
 
+    /// Waits until requests are answered by one version only.
+    #[track_caller]
+    pub(crate) fn wait_for_version(&self, version: &str, args: &[&str]) {
+        eventually(&format!("all requests go to {version}"), || {
+            let report = self.load("/healthz", &[&["-n", "50"], args].concat());
+            if report["by_group"][version] == 50 { Ok(()) } else { Err(report.to_string()) }
+        });
+    }
+
     /// Sends requests to the catalogue.
     pub(crate) fn load(&self, path: &str, args: &[&str]) -> Value {
         let url = url(CATALOGUE.name, path, self.at(CATALOGUE));
