@@ -97,6 +97,8 @@ pub(crate) struct Roots {
     /// When the serving certificate is renewed.
     renew_at: SystemTime,
     metrics: CaMetrics,
+    /// The last look failed, and that was said.
+    failing: bool,
 }
 
 impl Roots {
@@ -123,14 +125,21 @@ impl Roots {
                 own.lifetimes = options.lifetimes;
                 own.root_ttl = options.root_ttl;
                 let opened = SelfSigned::open(&*store, own, now);
-                let (ca, changes) = opened.map_err(RootsError::SelfSigned)?;
-                tracing::info!(?changes, "Self-signed authority issues");
+                let (ca, change) = opened.map_err(RootsError::SelfSigned)?;
+                match change {
+                    Some(_) => tracing::info!("Self-signed authority was made and issues"),
+                    None => tracing::info!("Self-signed authority issues"),
+                }
                 let authority = ca.authority();
                 (Kind::SelfSigned(Box::new(ca)), authority)
             }
         };
         let authority = Arc::new(ArcSwap::new(authority));
-        let mut roots = Self { options, store, kind, authority, serving, renew_at: now, metrics };
+        let mut roots = Self { options, store, kind, authority, serving, renew_at: now, metrics, failing: false };
+        // What was due while nobody ran. A full disk is no reason to be without an authority.
+        if let Err(error) = roots.follow(now) {
+            roots.failed(&error, "Authority stays as it is");
+        }
         roots.renew(now)?;
         Ok(roots)
     }
@@ -155,38 +164,45 @@ impl Roots {
 
     /// Does what is due.
     fn look(&mut self, now: SystemTime) {
-        let changed = match self.follow(now) {
-            Ok(changed) => changed,
-            Err(error) => {
-                self.failed(&error, "Authority stays as it is");
-                false
-            }
-        };
+        let before = self.authority.load_full();
+        let followed = self.follow(now);
+        // A step may be taken and the next one fail.
+        let changed = !Arc::ptr_eq(&before, &self.authority.load());
+        let mut failed = false;
+        if let Err(error) = followed {
+            failed = true;
+            self.failed(&error, "Authority stays as it is");
+        }
         if (changed || now >= self.renew_at)
             && let Err(error) = self.renew(now)
         {
+            failed = true;
             self.failed(&error, "Serving certificate stays as it is");
             // Tried again soon, but not at once.
             self.renew_at = now + LOOK;
         }
+        if std::mem::replace(&mut self.failing, failed) && !failed {
+            tracing::info!("Authority is well again");
+        }
     }
 
-    /// Brings the authority up to date; whether it is another one now.
-    fn follow(&mut self, now: SystemTime) -> Result<bool, RootsError> {
+    /// Brings the authority up to date.
+    fn follow(&mut self, now: SystemTime) -> Result<(), RootsError> {
         match &mut self.kind {
             Kind::SelfSigned(ca) => {
                 // Whether proxies hold the new root is not reported by them yet, so only time counts.
-                let changes = ca.advance(&*self.store, false, now).map_err(RootsError::SelfSigned)?;
-                if changes.is_empty() {
-                    return Ok(false);
+                let advanced = ca.advance(&*self.store, false, now);
+                let authority = ca.authority();
+                if !Arc::ptr_eq(&authority, &self.authority.load()) {
+                    tracing::info!(phase = ?ca.phase(), "Roots of the authority changed");
+                    self.authority.store(authority);
                 }
-                tracing::info!(?changes, "Roots of the authority changed");
-                self.authority.store(ca.authority());
+                advanced.map_err(RootsError::SelfSigned)?;
             }
             Kind::Plugged { folder, seen } => {
                 let stamp = stamp(folder);
                 if *seen == stamp {
-                    return Ok(false);
+                    return Ok(());
                 }
                 // Also after a failure: what is broken is said once, and looked at again when it changes.
                 *seen = stamp;
@@ -195,7 +211,7 @@ impl Roots {
                 self.authority.store(Arc::new(authority));
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Issues our own certificate and serves with it from now on.
@@ -232,7 +248,12 @@ impl Roots {
 
     fn failed(&self, error: &RootsError, consequence: &'static str) {
         self.metrics.renewal_failures.inc();
-        tracing::error!(error = %mesh_api_rt::report::Report::new(error), "{consequence}");
+        let error = mesh_api_rt::report::Report::new(error);
+        if self.failing {
+            tracing::debug!(%error, "{consequence}");
+        } else {
+            tracing::error!(%error, "{consequence}");
+        }
     }
 }
 

@@ -49,17 +49,46 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// The table of pages.
+    /// The table of pages. All but readiness, metrics and version are for callers on this host: they show the whole
+    /// configuration (as istiod's, which asks others for a token; a tool comes through a port forward, which is local).
     pub(crate) fn router(self, metrics: Arc<Metrics>, logging: Option<LogHandle>) -> Router {
         let this = Arc::new(self);
+        let ready = Arc::clone(&this);
+        let inner = Arc::new(this.local_pages(logging));
+        let mut router = Router::new()
+            .get("/ready", "200 when proxies are served", move |_| ready.ready())
+            .with_metrics("/metrics", metrics)
+            .with_version(build_info!("meshd"));
+        let listed: Vec<_> = [
+            (Method::GET, "/debug/", "Pages for callers on this host; GET /debug/ lists them"),
+            (Method::GET, "/logging", "Log levels by scope, for callers on this host"),
+            (Method::POST, "/logging", "Change log levels: ?level=debug, ?paths=scope:level,… or ?scope=level"),
+        ]
+        .into();
+        for (method, prefix, doc) in listed {
+            let inner = Arc::clone(&inner);
+            router = router.prefix_async(method, prefix, doc, move |request: Request| {
+                let inner = Arc::clone(&inner);
+                async move {
+                    if request.is_local() {
+                        return inner.dispatch(request).await;
+                    }
+                    let text = "this page is for callers on the control plane's own host\n";
+                    Response::text(StatusCode::FORBIDDEN, text)
+                }
+            });
+        }
+        router
+    }
+
+    fn local_pages(self: Arc<Self>, logging: Option<LogHandle>) -> Router {
+        let this = self;
         let page = |show: fn(&Self, &Request) -> Response| {
             let this = Arc::clone(&this);
             move |request: Request| show(&this, &request)
         };
+        let asking = Arc::clone(&this);
         let router = Router::new()
-            .get("/ready", "200 when proxies are served", page(|this, _| this.ready()))
-            .with_metrics("/metrics", metrics)
-            .with_version(build_info!("meshd"))
             .get("/debug/syncz", "Every proxy, every type: in step or not", page(|this, request| this.syncz(request)))
             .get("/debug/findings", "All that is wrong with configuration", page(|this, _| this.findings()))
             .get("/debug/endpointz", "Endpoints of each service", page(|this, _| this.endpointz()))
@@ -72,16 +101,17 @@ impl Pages {
                 "/debug/edsz",
                 "Endpoints that a proxy is served: ?proxyID=name.namespace",
                 page(|this, request| this.dump(request, &[TypeUrl::Endpoint])),
-            );
-        let asking = Arc::clone(&this);
-        let router = router.route_async(Method::GET, "/debug/configz", "The objects as they were read", move |_| {
-            let this = Arc::clone(&asking);
-            async move { this.configz().await }
-        });
-        match logging {
+            )
+            .route_async(Method::GET, "/debug/configz", "The objects as they were read", move |_| {
+                let this = Arc::clone(&asking);
+                async move { this.configz().await }
+            });
+        let router = match logging {
             Some(handle) => router.with_logging(handle),
             None => router,
-        }
+        };
+        let list: Arc<str> = router.help().into();
+        router.get("/debug/", "This list", move |_| Response::ok(list.to_string()))
     }
 
     fn ready(&self) -> Response {
@@ -130,10 +160,14 @@ impl Pages {
             // The page may have been closed meanwhile.
             let _ = tell.send(configz::page(world));
         });
-        let asked = self.ask.send(question).await;
-        match (asked, told.await) {
-            (Ok(()), Ok(page)) => Response::json(&page),
-            _ => Response::text(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping\n"),
+        let stopping = || Response::text(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping\n");
+        // Not both in one expression: a question that was not taken still holds the other end of the answer.
+        if self.ask.send(question).await.is_err() {
+            return stopping();
+        }
+        match told.await {
+            Ok(page) => Response::json(&page),
+            Err(_) => stopping(),
         }
     }
 }
@@ -147,4 +181,56 @@ struct FindingsPage {
 fn is_called(connection: &Connection, id: &str) -> bool {
     let view = &connection.view;
     connection.key.0 == *id || view.id == *id || format!("{}.{}", view.name, view.namespace) == id
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use mesh_api_rt::metrics::Metrics;
+
+    use super::*;
+    use crate::push::registry::tests::mk_metrics;
+
+    fn mk_router(ready: bool) -> Router {
+        let metrics = mk_metrics();
+        let pages = Pages {
+            registry: Registry::new(metrics.clone()),
+            findings: Arc::new(Findings::new(metrics)),
+            published: watch::channel(None).1,
+            ask: mpsc::channel(1).0,
+            ready: watch::channel(ready).1,
+        };
+        pages.router(Metrics::new().share(), None)
+    }
+
+    async fn get(router: &Router, path: &str, peer: &str) -> StatusCode {
+        let (head, ()) = http::Request::get(path).body(()).unwrap().into_parts();
+        let peer: SocketAddr = peer.parse().unwrap();
+        router.dispatch(Request::new(head, bytes::Bytes::new(), peer)).await.status()
+    }
+
+    #[tokio::test]
+    async fn what_shows_configuration_is_for_callers_on_this_host() {
+        let router = mk_router(true);
+        for path in ["/debug/", "/debug/syncz", "/debug/findings"] {
+            assert_eq!(get(&router, path, "127.0.0.1:1").await, StatusCode::OK, "{path}");
+            assert_eq!(get(&router, path, "[::1]:1").await, StatusCode::OK, "{path}");
+            assert_eq!(get(&router, path, "10.0.0.1:1").await, StatusCode::FORBIDDEN, "{path}");
+        }
+        for path in ["/ready", "/metrics", "/version"] {
+            assert_eq!(get(&router, path, "10.0.0.1:1").await, StatusCode::OK, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn before_the_first_snapshot_nothing_is_ready() {
+        let router = mk_router(false);
+        assert_eq!(get(&router, "/ready", "10.0.0.1:1").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get(&router, "/debug/endpointz", "127.0.0.1:1").await, StatusCode::SERVICE_UNAVAILABLE);
+        // The hub is gone.
+        assert_eq!(get(&router, "/debug/configz", "127.0.0.1:1").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get(&router, "/debug/config_dump", "127.0.0.1:1").await, StatusCode::BAD_REQUEST);
+        assert_eq!(get(&router, "/debug/config_dump?proxyID=a.b", "127.0.0.1:1").await, StatusCode::NOT_FOUND);
+    }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     offered: Notify,
     /// The stream has taken a state and not yet sent what it owes of it.
     adopting: AtomicBool,
+    /// The stream has ended.
+    closed: AtomicBool,
     types: Mutex<PerType<TypeInfo>>,
     /// What is wrong with objects as this proxy sees them together, by the type that shows it.
     findings: Mutex<PerType<Arc<[Finding]>>>,
@@ -145,6 +147,7 @@ impl Registry {
             offer: Mutex::default(),
             offered: Notify::new(),
             adopting: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             types: Mutex::default(),
             findings: Mutex::default(),
         });
@@ -221,6 +224,11 @@ impl Connection {
         self.adopting.store(false, Ordering::Release);
     }
 
+    /// Whether the stream has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Whether a newer state is on its way to the stream.
     pub(crate) fn is_behind(&self) -> bool {
         lock(&self.slot).is_busy() || {
@@ -259,6 +267,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.connection.closed.store(true, Ordering::Release);
         lock(&self.registry.connections).remove(&self.connection.key);
         self.registry.rollout().disconnected(&self.connection.key);
         self.registry.connected_gauge(&self.connection).dec();

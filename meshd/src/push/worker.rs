@@ -46,6 +46,10 @@ impl Worker {
     }
 
     fn serve(&self, connection: &Arc<Connection>, pending: &Pending) {
+        // It left while it waited.
+        if connection.is_closed() {
+            return;
+        }
         // Streams are admitted only after the first snapshot.
         let Some(published) = self.published.borrow().clone() else { return };
         let begun = now();

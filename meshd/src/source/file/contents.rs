@@ -218,6 +218,7 @@ impl Contents {
                 Ok(item) => self.read_item(path, text, item, &mut read),
                 Err(error) => {
                     let mut finding = error.to_finding();
+                    finding.key = finding.key.map(|key| key.in_cluster(self.cluster.clone()));
                     finding.message = in_document(error.document, &finding.message);
                     read.findings.push(finding.at(format!("{path}:{}", error.line)));
                 }
