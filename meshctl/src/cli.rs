@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::cmd::proxy_config::ConfigArgs;
+use crate::cmd::proxy_status::StatusArgs;
 use crate::cmd::validate::ValidateArgs;
 use crate::demo::run::DemoArgs;
 use crate::printer::Format;
@@ -32,6 +34,12 @@ pub enum Command {
     /// Check YAML before it is applied
     #[command(visible_alias = "v")]
     Validate(ValidateArgs),
+    /// Show whether proxies hold what was made for them
+    #[command(visible_alias = "ps")]
+    ProxyStatus(StatusArgs),
+    /// Show what a proxy holds
+    #[command(visible_alias = "pc")]
+    ProxyConfig(ConfigArgs),
     /// Run a whole mesh with a small shop on this machine, without root
     Demo(DemoArgs),
 }

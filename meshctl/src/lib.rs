@@ -7,6 +7,7 @@ pub mod demo;
 pub mod error;
 pub mod exit;
 pub mod files;
+pub mod find;
 pub mod http;
 pub mod netns;
 pub mod printer;

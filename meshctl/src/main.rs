@@ -48,6 +48,8 @@ fn run(context: &Context, command: Command) -> Result<Report, CliError> {
     match command {
         Command::Version => cmd::version::run(),
         Command::Validate(args) => cmd::validate::run(&args),
+        Command::ProxyStatus(args) => cmd::proxy_status::run(context, &args),
+        Command::ProxyConfig(args) => cmd::proxy_config::run(context, &args),
         Command::Demo(args) => meshctl::demo::run::run(context, &args),
     }
 }

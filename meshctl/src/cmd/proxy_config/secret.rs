@@ -1,0 +1,113 @@
+//! Certificates and roots. Private keys are never shown, not even when a dump has them.
+
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mesh_ca::cert::Cert;
+use mesh_ca::{pem, time};
+use serde_json::Value;
+
+use super::dump::{at, canonical, items, text};
+use crate::printer::Report;
+use crate::table::Table;
+
+/// The lists of a dump with secrets, and the state that each stands for.
+const LISTS: [(&str, &str); 3] =
+    [("static_secrets", "ACTIVE"), ("dynamic_active_secrets", "ACTIVE"), ("dynamic_warming_secrets", "WARMING")];
+
+pub(super) fn report(dump: &Value) -> Report {
+    report_at(dump, SystemTime::now())
+}
+
+fn report_at(dump: &Value, now: SystemTime) -> Report {
+    let headers =
+        ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE", "TRUST DOMAIN"];
+    let mut table = Table::new(&headers);
+    let mut data = Vec::new();
+    for (list, state) in LISTS {
+        for secret in items(dump, "SecretsConfigDump", &[list], "secret") {
+            row(secret, state, now, &mut table);
+            data.push(canonical(&redacted(secret)));
+        }
+    }
+    Report { table, data: Value::Array(data), ..Report::default() }
+}
+
+fn row(secret: &Value, state: &str, now: SystemTime, table: &mut Table) {
+    let chain = at(secret, "tls_certificate.certificate_chain");
+    let roots = at(secret, "validation_context.trusted_ca");
+    let kind = if roots.is_some() { "CA" } else { "Cert Chain" };
+    let certificate = chain.or(roots).and_then(first_certificate);
+    let name = text(secret, "name");
+    let Some(certificate) = certificate else {
+        let unknown = || "-".to_owned();
+        let state = if chain.or(roots).is_some() { state } else { "UNINITIALIZED" };
+        let valid = "false".to_owned();
+        table.row([name, kind.to_owned(), state.to_owned(), valid, unknown(), unknown(), unknown(), unknown()]);
+        return;
+    };
+    let domain = certificate.uris.iter().find_map(|uri| uri.strip_prefix("spiffe://")?.split('/').next());
+    table.row([
+        name,
+        kind.to_owned(),
+        state.to_owned(),
+        certificate.is_valid_at(now).to_string(),
+        certificate.serial.clone(),
+        time::display(certificate.not_after),
+        time::display(certificate.not_before),
+        domain.unwrap_or("-").to_owned(),
+    ]);
+}
+
+fn first_certificate(source: &Value) -> Option<Cert> {
+    let inline = at(source, "inline_bytes").and_then(Value::as_str);
+    let text = match inline {
+        Some(encoded) => STANDARD.decode(encoded).ok()?,
+        None => at(source, "inline_string")?.as_str()?.as_bytes().to_vec(),
+    };
+    let first = pem::certificates(&text).ok()?.into_iter().next()?;
+    Cert::parse(first).ok()
+}
+
+/// The secret without its key.
+fn redacted(secret: &Value) -> Value {
+    let mut secret = secret.clone();
+    for certificate in ["tls_certificate", "tlsCertificate"] {
+        if let Some(fields) = secret.get_mut(certificate).and_then(Value::as_object_mut) {
+            fields.remove("private_key");
+            fields.remove("privateKey");
+        }
+    }
+    secret
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_ca::testing::TestCa;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn certificates_are_istioctls_rows_without_keys() {
+        let now = SystemTime::now();
+        let ca = TestCa::new(now);
+        let credential = ca.credential("shop", "web");
+        let encode = |text: String| json!({ "inline_bytes": STANDARD.encode(text) });
+        let dump = json!({ "configs": [{ "@type": "envoy.admin.v3.SecretsConfigDump", "dynamic_active_secrets": [
+            { "name": "default", "secret": { "name": "default", "tls_certificate": {
+                "certificate_chain": encode(credential.chain_pem()), "private_key": { "inline_string": "secret" } } } },
+            { "name": "ROOTCA", "secret": { "name": "ROOTCA", "validation_context": {
+                "trusted_ca": encode(credential.roots_pem()) } } },
+            { "name": "later", "secret": { "name": "later" } },
+        ] }] });
+        let report = report_at(&dump, now);
+        let rows = &report.table.rows;
+        assert_eq!(rows[0][..5], ["default", "Cert Chain", "ACTIVE", "true", &credential.leaf.serial]);
+        assert_eq!(rows[0][7], "cluster.local");
+        assert_eq!(rows[1][..4], ["ROOTCA", "CA", "ACTIVE", "true"]);
+        assert_eq!(rows[2][..4], ["later", "Cert Chain", "UNINITIALIZED", "false"]);
+        assert!(!report.data.to_string().contains("secret\""), "{}", report.data);
+    }
+}

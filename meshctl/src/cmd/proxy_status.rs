@@ -1,0 +1,216 @@
+//! `meshctl proxy-status`: whether proxies hold what was made for them.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use mesh_ca::time::from_unix;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::find::{self, WhereArgs};
+use crate::http;
+use crate::printer::Report;
+use crate::table::Table;
+
+/// Which proxies, and how much of them.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  meshctl proxy-status\n  meshctl ps web-1 -v 0\n  meshctl ps -n shop -o json")]
+pub struct StatusArgs {
+    /// Only the proxy of this name, as name[.namespace]
+    pub target: Option<String>,
+    /// Only proxies of this namespace
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// 0: which types proxies subscribe to; 1: the state of each
+    #[arg(short = 'v', long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub verbosity: u8,
+    /// Monitoring address of the control plane (default: what --mesh-dir says, else 127.0.0.1:15014)
+    #[arg(long, value_name = "ADDRESS")]
+    pub meshd: Option<SocketAddr>,
+    /// Where the mesh is.
+    #[command(flatten)]
+    pub place: WhereArgs,
+}
+
+/// istioctl's columns, and our types in them: virtual hosts are routes.
+const COLUMNS: [(&str, &[&str]); 5] =
+    [("CDS", &["CDS"]), ("LDS", &["LDS"]), ("EDS", &["EDS"]), ("RDS", &["RDS", "VHDS"]), ("ECDS", &["ECDS"])];
+
+/// Asks the control plane.
+///
+/// # Errors
+/// When it does not answer, or knows no such proxy.
+pub fn run(context: &Context, args: &StatusArgs) -> Result<Report, CliError> {
+    let address = find::meshd(args.meshd, &args.place)?;
+    let page = context.block_on(async {
+        http::page(address, "/debug/syncz").await.map_err(|error| {
+            CliError::user("the control plane does not tell the state of proxies")
+                .because(&error)
+                .hint("--meshd ADDRESS names its monitoring port; --mesh-dir DIR the folder of a running demo")
+        })
+    })?;
+    let page: Value = serde_json::from_slice(&page)
+        .map_err(|error| CliError::user(format!("/debug/syncz of {address} is no JSON")).because(&error))?;
+    report(&page, args, SystemTime::now())
+}
+
+fn report(page: &Value, args: &StatusArgs, now: SystemTime) -> Result<Report, CliError> {
+    let control = page.get("controlPlane").cloned().unwrap_or_default();
+    let all = page.get("proxies").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut proxies: Vec<Value> = all.into_iter().filter(|proxy| is_wanted(proxy, args)).collect();
+    proxies.sort_by_key(|proxy| text(proxy, "proxy"));
+    if let Some(target) = &args.target
+        && proxies.is_empty()
+    {
+        return Err(
+            CliError::user(format!("no proxy {target} is connected")).hint("meshctl proxy-status lists all that are")
+        );
+    }
+    let istiod = text(&control, "name");
+    let table = if args.verbosity == 0 { short(&proxies, &istiod) } else { long(&proxies, &istiod, now) };
+    Ok(Report { table, data: json!({ "controlPlane": control, "proxies": proxies }), ..Report::default() })
+}
+
+fn is_wanted(proxy: &Value, args: &StatusArgs) -> bool {
+    let (full, name, namespace) = (text(proxy, "proxy"), text(proxy, "name"), text(proxy, "namespace"));
+    let named = args.target.as_deref().is_none_or(|target| target == full || target == name);
+    named && args.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+}
+
+fn short(proxies: &[Value], istiod: &str) -> Table {
+    let mut table = Table::new(&["NAME", "CLUSTER", "ISTIOD", "VERSION", "SUBSCRIBED TYPES"]);
+    for proxy in proxies {
+        let types: Vec<&str> = COLUMNS
+            .iter()
+            .filter(|(_, keys)| keys.iter().any(|key| proxy.pointer(&format!("/types/{key}")).is_some()))
+            .map(|(column, _)| *column)
+            .collect();
+        table.row([
+            text(proxy, "proxy"),
+            text(proxy, "clusterId"),
+            istiod.to_owned(),
+            text(proxy, "version"),
+            format!("{} ({})", types.len(), types.join(",")),
+        ]);
+    }
+    table
+}
+
+fn long(proxies: &[Value], istiod: &str, now: SystemTime) -> Table {
+    let mut table = Table::new(&["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ECDS", "ISTIOD", "VERSION"]);
+    for proxy in proxies {
+        let [cds, lds, eds, rds, ecds] = COLUMNS.map(|(_, keys)| state(proxy, keys, now));
+        table.row([
+            text(proxy, "proxy"),
+            text(proxy, "clusterId"),
+            cds,
+            lds,
+            eds,
+            rds,
+            ecds,
+            istiod.to_owned(),
+            text(proxy, "version"),
+        ]);
+    }
+    table
+}
+
+/// The worst state of some types, and since when: `SYNCED (5m)`.
+fn state(proxy: &Value, keys: &[&str], now: SystemTime) -> String {
+    let rank = |status: &str| match status {
+        "ERROR" | "NACKED" => 3,
+        "STALE" => 2,
+        "SYNCED" => 1,
+        _ => 0,
+    };
+    let types = keys.iter().filter_map(|key| proxy.pointer(&format!("/types/{key}")));
+    let Some(worst) = types.max_by_key(|kind| rank(&text(kind, "status"))) else { return "IGNORED".to_owned() };
+    let status = text(worst, "status");
+    let moment = match status.as_str() {
+        "SYNCED" => "/acked/at",
+        _ => "/sent/at",
+    };
+    match worst.pointer(moment).and_then(Value::as_str).and_then(seconds_of) {
+        Some(at) => format!("{status} ({})", age(now.duration_since(at).unwrap_or_default())),
+        None => status,
+    }
+}
+
+/// The moment that RFC 3339 text in UTC with whole seconds names, as the control plane writes it.
+fn seconds_of(text: &str) -> Option<SystemTime> {
+    let part = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
+    let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);
+    // Days since 1970 of the proleptic Gregorian calendar, the year beginning in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let month = (month + 9) % 12;
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    let days = days + (month * 153 + 2) / 5 + day - 1 - 719_468;
+    Some(from_unix(days * 86_400 + hour * 3600 + minute * 60 + second))
+}
+
+/// As kubectl writes ages: `7s`, `5m`, `3h`, `2d`.
+fn age(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(target: Option<&str>, verbosity: u8) -> StatusArgs {
+        StatusArgs {
+            target: target.map(str::to_owned),
+            namespace: None,
+            verbosity,
+            meshd: None,
+            place: WhereArgs::default(),
+        }
+    }
+
+    fn page() -> Value {
+        let state = |status: &str| json!({ "status": status, "sent": { "at": "2026-11-21T12:47:41Z" }, "acked": { "at": "2026-11-21T12:47:41Z" } });
+        json!({ "controlPlane": { "name": "meshd" }, "proxies": [
+            { "proxy": "web-1.shop", "name": "web-1", "namespace": "shop", "clusterId": "Kubernetes", "version": "0.1.0",
+              "types": { "CDS": state("SYNCED"), "RDS": state("SYNCED"), "VHDS": state("STALE") } },
+            { "proxy": "gate-1.edge", "name": "gate-1", "namespace": "edge", "clusterId": "Kubernetes", "version": "0.1.0",
+              "types": {} },
+        ] })
+    }
+
+    #[test]
+    fn moments_are_read_and_ages_short() {
+        let at = seconds_of("2026-11-21T12:47:41Z").unwrap();
+        assert_eq!(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 1_795_265_261);
+        assert_eq!(seconds_of("1970-01-01T00:00:00Z"), Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(seconds_of("soon"), None);
+        assert_eq!(age(Duration::from_secs(300)), "5m");
+    }
+
+    #[test]
+    fn the_worst_state_of_routes_is_shown() {
+        let now = seconds_of("2026-11-21T12:48:00Z").unwrap();
+        let report = report(&page(), &args(None, 1), now).unwrap();
+        assert_eq!(report.table.rows[1][2..7], ["SYNCED (19s)", "IGNORED", "IGNORED", "STALE (19s)", "IGNORED"]);
+        assert_eq!(report.table.rows[0][0], "gate-1.edge");
+    }
+
+    #[test]
+    fn one_proxy_can_be_asked_for() {
+        let now = SystemTime::UNIX_EPOCH;
+        let one = report(&page(), &args(Some("web-1"), 0), now).unwrap();
+        assert_eq!(one.table.rows, [["web-1.shop", "Kubernetes", "meshd", "0.1.0", "2 (CDS,RDS)"]]);
+        assert!(report(&page(), &args(Some("nobody"), 0), now).is_err());
+    }
+}
