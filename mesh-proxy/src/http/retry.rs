@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_api_xds::ir::cluster::Limits;
 use mesh_api_xds::ir::route::RetryPolicy;
 use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::head::Head;
 use mesh_proxy_core::head::known::KnownName;
 use mesh_proxy_core::limit::concurrency::Permit;
+use mesh_proxy_core::retry::budget::RetryAllowance;
 use mesh_proxy_core::retry::policy::{self, Attempt, Outcome, Why};
 use mesh_proxy_core::route::Timeouts;
 use tokio::time::Instant;
@@ -53,6 +55,18 @@ pub enum Decision {
     Again(Duration),
     /// The failure is the request's.
     Give(Fault),
+}
+
+/// Whether another attempt is outside of the budget. A budget keeps retries from multiplying the load on an upstream that
+/// fails; where no connection came about, nothing was loaded, and without this a few endpoints that are gone would use the
+/// budget up for all. A fixed number of retries holds for every one of them.
+fn is_free(limits: &Limits, outcome: &Outcome<'_>) -> bool {
+    let by_share = matches!(RetryAllowance::of(limits), RetryAllowance::Budget(_));
+    by_share && matches!(outcome, Outcome::Failed(fault) if is_unconnected(fault.kind))
+}
+
+const fn is_unconnected(kind: FaultKind) -> bool {
+    matches!(kind, FaultKind::ConnectFailed | FaultKind::ConnectTimeout)
 }
 
 impl Retries {
@@ -151,8 +165,11 @@ impl Retries {
                 if counts {
                     // The permit of the attempt before is given back first: one request never needs two.
                     self.permit = None;
-                    let permit = forwarding.cluster.state.circuit.retry(&forwarding.cluster.settings.limits);
-                    self.permit = Some(permit.ok_or(Why::Exhausted)?);
+                    let limits = &forwarding.cluster.settings.limits;
+                    if !is_free(limits, outcome) {
+                        let permit = forwarding.cluster.state.circuit.retry(limits);
+                        self.permit = Some(permit.ok_or(Why::Exhausted)?);
+                    }
                     self.spent += 1;
                 }
                 self.fresh = fresh_connection;
