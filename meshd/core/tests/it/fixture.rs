@@ -42,6 +42,10 @@ pub(crate) struct ProxySpec {
     pub(crate) locality: String,
     #[serde(default)]
     pub(crate) unprivileged: bool,
+    #[serde(default)]
+    pub(crate) http10: bool,
+    #[serde(default)]
+    pub(crate) idle_timeout: Option<mesh_api::duration::DurationText>,
     /// Which resources are written out: `<type> <name with stars>`. Names of all are always written.
     #[serde(default)]
     pub(crate) show: Vec<String>,
@@ -75,8 +79,8 @@ impl ProxySpec {
             locality: Locality { region: place(), zone: place(), subzone: place() },
             interception: if self.interception == "none" { Interception::None } else { Interception::Redirect },
             http_proxy_port: self.http_proxy_port,
-            idle_timeout: None,
-            http10: false,
+            idle_timeout: self.idle_timeout.map(|text| text.0),
+            http10: self.http10,
             unprivileged: self.unprivileged,
         }
     }

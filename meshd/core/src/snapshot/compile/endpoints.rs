@@ -24,8 +24,17 @@ use crate::world::World;
 /// Everything in a namespace that endpoints are made of.
 struct Workloads<'a> {
     pods: BTreeMap<(&'a str, &'a ClusterId), Facts>,
-    entries: Vec<(&'a WorkloadEntry, Facts)>,
+    entries: Vec<Entry<'a>>,
     slices: HashMap<&'a str, Vec<(&'a ClusterId, &'a Object<EndpointSlice>)>>,
+}
+
+/// A workload entry.
+struct Entry<'a> {
+    spec: &'a WorkloadEntry,
+    facts: Facts,
+    /// The object that holds it, and where, for findings.
+    key: ObjectKey,
+    path: String,
 }
 
 /// Endpoints with what they say of their workload's identity.
@@ -77,7 +86,11 @@ impl Collected {
         // Equal parts keep their addresses one by one: the endpoints of a port survive a change of another port, the
         // accounts survive a change of addresses.
         let ports = self.ports.into_iter().map(|(port, instances)| {
-            let instances: Arc<[Instance]> = instances.into_iter().collect();
+            // One endpoint an address: during a replacement two pods may be said to be there, of which a ready one counts.
+            let mut instances: Vec<Instance> = instances.into_iter().collect();
+            instances.sort_by(|a, b| (&a.address, a.health, a).cmp(&(&b.address, b.health, b)));
+            instances.dedup_by(|later, first| later.address == first.address);
+            let instances: Arc<[Instance]> = instances.into();
             let same =
                 old.and_then(|old| old.ports.iter().find(|(number, known)| *number == port && *known == instances));
             (port, same.map_or(instances, |(_, known)| Arc::clone(known)))
@@ -107,9 +120,11 @@ impl<'a> Workloads<'a> {
             pods.map(|((name, cluster), object)| ((name.as_str(), cluster), workload::pod(object, cluster))).collect();
         let entries = world.workload_entries.in_namespace(namespace).into_iter().flatten();
         let entries = entries
-            .map(|((name, cluster), object)| {
-                let facts = workload::entry(&object.spec, name, namespace, &object.meta.labels, cluster);
-                (&object.spec, facts)
+            .map(|((name, cluster), object)| Entry {
+                spec: &object.spec,
+                facts: workload::entry(&object.spec, name, namespace, &object.meta.labels, cluster),
+                key: object.key().in_cluster(cluster.clone()),
+                path: "spec.address".to_owned(),
             })
             .collect();
         let mut slices: HashMap<&str, Vec<_>> = HashMap::new();
@@ -134,8 +149,8 @@ impl<'a> Workloads<'a> {
             }
         }
         if let Some(selector) = &service.selector {
-            for (entry, facts) in self.entries.iter().filter(|(_, facts)| selector.matches(&facts.labels)) {
-                entry_endpoints(service, entry, facts, into, findings);
+            for entry in self.entries.iter().filter(|entry| selector.matches(&entry.facts.labels)) {
+                entry_endpoints(service, entry, into, findings);
             }
         }
     }
@@ -190,8 +205,8 @@ impl<'a> Workloads<'a> {
     /// Endpoints of a ServiceEntry: those it selects, those it lists, or its own name.
     fn entry(&self, world: &World, service: &Service, into: &mut Collected, findings: &mut Vec<Finding>) {
         if let Some(selector) = &service.selector {
-            for (entry, facts) in self.entries.iter().filter(|(_, facts)| selector.matches(&facts.labels)) {
-                entry_endpoints(service, entry, facts, into, findings);
+            for entry in self.entries.iter().filter(|entry| selector.matches(&entry.facts.labels)) {
+                entry_endpoints(service, entry, into, findings);
             }
             let pods = self.pods.values().filter(|facts| facts.running && selector.matches(&facts.labels));
             for facts in pods {
@@ -208,51 +223,43 @@ impl<'a> Workloads<'a> {
         }
         let Some(object) = world.service_entries.in_namespace(&service.namespace) else { return };
         let Some(object) = object.get(&(service.key.name.clone(), service.key.cluster.clone())) else { return };
-        for entry in &object.spec.endpoints {
-            let facts =
-                workload::entry(entry, &service.key.name, &service.namespace, &Labels::default(), &service.key.cluster);
-            entry_endpoints(service, entry, &facts, into, findings);
+        for (index, spec) in object.spec.endpoints.iter().enumerate() {
+            let (name, cluster) = (&service.key.name, &service.key.cluster);
+            let facts = workload::entry(spec, name, &service.namespace, &Labels::default(), cluster);
+            let path = format!("spec.endpoints[{index}].address");
+            entry_endpoints(service, &Entry { spec, facts, key: service.key.clone(), path }, into, findings);
         }
         if object.spec.endpoints.is_empty() && service.resolution == Resolution::Dns {
-            let entry = WorkloadEntry { address: service.host.text().clone(), ..WorkloadEntry::default() };
-            let facts = Facts::default();
-            entry_endpoints(service, &entry, &facts, into, findings);
+            let spec = &WorkloadEntry { address: service.host.text().clone(), ..WorkloadEntry::default() };
+            let (facts, path) = (Facts::default(), "spec.hosts".to_owned());
+            entry_endpoints(service, &Entry { spec, facts, key: service.key.clone(), path }, into, findings);
         }
     }
 }
 
-fn entry_endpoints(
-    service: &Service,
-    entry: &WorkloadEntry,
-    facts: &Facts,
-    into: &mut Collected,
-    findings: &mut Vec<Finding>,
-) {
+fn entry_endpoints(service: &Service, entry: &Entry<'_>, into: &mut Collected, findings: &mut Vec<Finding>) {
+    let Entry { spec, facts, key, path } = entry;
     for port in service.ports.iter() {
         let Some(target) = facts.ports.get(&port.name).copied().or_else(|| target_port(port, &facts.ports)) else {
             continue;
         };
-        let address = match entry.address.parse::<IpAddr>() {
+        let address = match spec.address.parse::<IpAddr>() {
             Ok(ip) => Address::Socket(SocketAddr::new(ip, target)),
-            Err(_) => match Hostname::parse(&entry.address) {
+            Err(_) => match Hostname::parse(&spec.address) {
                 Ok(host) if service.resolution == Resolution::Dns && !host.is_wildcard() => {
                     Address::Name(host.text().clone(), target)
                 }
                 _ => {
-                    let message = format!("{:?} is not an address; the endpoint is left out", entry.address);
-                    findings.push(bad_address(&service.key, message));
+                    let message = format!("{:?} is not an address; {} does without it", spec.address, service.host);
+                    let finding = Finding::new(Code::InvalidValue, path.as_str(), message).on(key.clone());
+                    findings.push(finding.hint("names need resolution DNS; unix sockets do not act yet"));
                     return;
                 }
             },
         };
-        let weight = entry.weight.max(1);
-        into.add(port.number, instance(address, facts, weight, facts.locality.clone()), facts, &service.namespace);
+        let instance = instance(address, facts, spec.weight.max(1), facts.locality.clone());
+        into.add(port.number, instance, facts, &service.namespace);
     }
-}
-
-fn bad_address(key: &ObjectKey, message: String) -> Finding {
-    let finding = Finding::new(Code::InvalidValue, "spec.endpoints", Str::from(message)).on(key.clone());
-    finding.hint("names need resolution DNS; unix sockets do not act yet")
 }
 
 fn target_port(port: &Port, named: &HashMap<Str, u16>) -> Option<u16> {
