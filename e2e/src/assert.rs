@@ -13,12 +13,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Panics
 /// With the last reason when there is none in time.
 #[track_caller]
-pub fn eventually<T, E: Display>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+pub fn eventually<T, E: Display>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// Looks until there is an answer, for at most `limit`, and returns it.
+///
+/// # Panics
+/// With the last reason when there is none in time.
+#[track_caller]
+pub fn within<T, E: Display>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
     let started = now();
     loop {
         match look() {
             Ok(found) => return found,
-            Err(reason) if started.elapsed() > PATIENCE => panic!("{what}: not within {PATIENCE:?}; last: {reason}"),
+            Err(reason) if started.elapsed() > limit => panic!("{what}: not within {limit:?}; last: {reason}"),
             Err(_) => pause(),
         }
     }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod control;
 mod envoy;
 mod goldens;
 mod interop;

@@ -45,6 +45,14 @@ impl World {
         Self { mesh, caller, proxy, backends: Vec::new() }
     }
 
+    /// A mesh whose caller's proxy, one of ours, has further variables.
+    pub(crate) fn with(security: Security, more: &[(&str, &str)]) -> Self {
+        let mut mesh = Mesh::start(security);
+        let caller = mesh.caller("caller");
+        let proxy = mesh.proxy_with(&caller, more);
+        Self { mesh, caller, proxy, backends: Vec::new() }
+    }
+
     /// Adds a service's workload with its proxy.
     pub(crate) fn serve(&mut self, service: Service, version: &str, kind: Kind, more: &[&str]) -> &mut Backend {
         let (workload, app) = self.mesh.serve(service, version, more);

@@ -1,0 +1,161 @@
+//! `loop_*`: the control plane under load: edits, restarts, certificates, broken files.
+
+use e2e::assert::{PATIENCE, eventually, within};
+use e2e::client::{self, Load, url};
+use e2e::mesh::{CATALOGUE, Security, ok};
+use serde_json::Value;
+
+use crate::world::{Kind, World, expect_fine};
+
+/// The catalogue's routes with a share for the second version.
+fn weights(second: u32) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: catalogue, namespace: shop}}\n\
+         spec:\n  host: catalogue\n  \
+         subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: catalogue, namespace: shop}}\n\
+         spec:\n  hosts: [catalogue]\n  http:\n  - route:\n    \
+         - {{destination: {{host: catalogue, subset: v1}}, weight: {}}}\n    \
+         - {{destination: {{host: catalogue, subset: v2}}, weight: {second}}}\n",
+        100 - second
+    )
+}
+
+fn two_versions() -> World {
+    let mut world = World::new(Security::Strict, Kind::Ours);
+    world.serve(CATALOGUE, "v1", Kind::Ours, &[]);
+    world.serve(CATALOGUE, "v2", Kind::Ours, &[]);
+    world.wait_for_catalogue();
+    world
+}
+
+/// Requests until told to end.
+fn steady(world: &World) -> Load {
+    let url = url(CATALOGUE.name, "/bytes/200", world.at(CATALOGUE));
+    Load::start(&["http", "--url", &url, "-n", "0", "-c", "4", "--duration", "120s"])
+}
+
+#[track_caller]
+fn end(load: Load) -> Value {
+    load.interrupt();
+    let report = load.finish();
+    assert_eq!(report["failed"], 0, "{report}");
+    assert_ne!(report["requests"], 0);
+    report
+}
+
+/// Serial numbers of the certificates that a proxy of ours uses.
+fn serials(world: &World) -> Vec<String> {
+    let page = client::get(world.caller.admin(), "/certs").unwrap().json();
+    let mut found = Vec::new();
+    collect(&page, "serial_number", &mut found);
+    found
+}
+
+fn collect(value: &Value, name: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                match field {
+                    Value::String(text) if key == name => found.push(text.clone()),
+                    other => collect(other, name, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, name, found)),
+        _ => {}
+    }
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_edits_under_load_fail_no_request() {
+    let world = two_versions();
+    let load = steady(&world);
+    for round in 0..6 {
+        let second = if round % 2 == 0 { 100 } else { 0 };
+        world.mesh.write("routes", &weights(second));
+        world.wait_for_version(if second == 100 { "v2" } else { "v1" }, &[]);
+    }
+    world.mesh.remove("routes");
+    eventually("both versions answer", || {
+        let groups = world.load("/healthz", &["-n", "50"])["by_group"].clone();
+        if groups["v1"].is_u64() && groups["v2"].is_u64() { Ok(()) } else { Err(groups.to_string()) }
+    });
+    end(load);
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_a_restarted_control_plane_sends_nothing_again() {
+    let mut world = two_versions();
+    world.mesh.write("routes", &weights(100));
+    world.wait_for_version("v2", &[]);
+    let load = steady(&world);
+    world.mesh.meshd.kill();
+    // Proxies go on with what they have.
+    expect_fine(&world.load("/healthz", &["-n", "200"]), 200);
+    world.mesh.restart_meshd();
+    let page = eventually("all proxies are back", || {
+        let page = world.mesh.syncz();
+        let proxies = page["proxies"].as_array().map_or(0, Vec::len);
+        if proxies == 3 { Ok(page) } else { Err(page.to_string()) }
+    });
+    end(load);
+    // Versions are hashes of content, so that the new process knows what the proxies hold.
+    for proxy in page["proxies"].as_array().unwrap() {
+        let states = proxy["types"].as_object().unwrap();
+        assert!(states.values().all(|state| state["status"] != "ERROR"), "{proxy}");
+    }
+    let metrics = client::get(world.mesh.monitoring(), "/metrics").unwrap().body;
+    assert!(metrics.contains("# TYPE meshd_xds_resources_sent "), "{metrics}");
+    let sent = metrics.lines().filter(|line| line.starts_with("meshd_xds_resources_sent_total{"));
+    let sent: Vec<_> = sent.filter(|line| !line.contains("\"mark\"") && !line.ends_with(" 0")).collect();
+    assert!(sent.is_empty(), "{sent:?}");
+    // And edits reach them again.
+    world.mesh.write("routes", &weights(0));
+    world.wait_for_version("v1", &[]);
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_certificates_rotate_under_load() {
+    // The shortest lifetime there is: proxies renew at half of it.
+    let mut world = World::with(Security::Strict, &[("SECRET_TTL", "60s")]);
+    world.serve(CATALOGUE, "v1", Kind::Ours, &[]);
+    world.wait_for_catalogue();
+    let load = steady(&world);
+    let first = serials(&world);
+    assert!(!first.is_empty());
+    within(2 * PATIENCE, "the caller has another certificate", || {
+        let now = serials(&world);
+        if now.first() == first.first() { Err(format!("{now:?}")) } else { Ok(()) }
+    });
+    // New connections shake hands with the new ones.
+    expect_fine(&world.load("/healthz", &["-n", "50", "--no-keepalive"]), 50);
+    end(load);
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_a_broken_file_is_reported_and_nothing_else_stops() {
+    let world = two_versions();
+    world.mesh.write("routes", &weights(100));
+    world.wait_for_version("v2", &[]);
+    let load = steady(&world);
+    world.mesh.write("routes", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: [broken\n");
+    let findings = || ok(client::get(world.mesh.monitoring(), "/debug/findings"));
+    eventually("the file is reported", || {
+        findings().and_then(|page| if page.body.contains("routes.yaml") { Ok(()) } else { Err(page.body) })
+    });
+    // The last good version stays.
+    let report = world.load("/healthz", &["-n", "50"]);
+    assert_eq!(report["by_group"]["v2"], 50, "{report}");
+    // Other files are still followed, and the file itself once it is whole.
+    world.mesh.write("routes", &weights(0));
+    world.wait_for_version("v1", &[]);
+    eventually("the report is gone", || {
+        findings().and_then(|page| if page.body.contains("routes.yaml") { Err(page.body) } else { Ok(()) })
+    });
+    end(load);
+}
