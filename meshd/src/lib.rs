@@ -17,6 +17,8 @@ mod findings;
 mod hub;
 mod metrics;
 mod push;
+#[cfg(test)]
+mod reference;
 mod source;
 pub mod token;
 mod xds;

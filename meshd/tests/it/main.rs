@@ -6,3 +6,4 @@ mod authority;
 mod bed;
 mod proxies;
 mod report;
+mod scale;
