@@ -2,9 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::cmd::OutputArgs;
 use crate::cmd::proxy_config::ConfigArgs;
 use crate::cmd::proxy_status::StatusArgs;
 use crate::cmd::validate::ValidateArgs;
+use crate::cmd::workload::WorkloadArgs;
 use crate::demo::run::DemoArgs;
 use crate::printer::Format;
 
@@ -15,9 +17,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// How data is shown
-    #[arg(short = 'o', long, global = true, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -30,7 +29,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show which build this is
-    Version,
+    Version(OutputArgs),
     /// Check YAML before it is applied
     #[command(visible_alias = "v")]
     Validate(ValidateArgs),
@@ -40,8 +39,25 @@ pub enum Command {
     /// Show what a proxy holds
     #[command(visible_alias = "pc")]
     ProxyConfig(ConfigArgs),
+    /// Let workloads outside of Kubernetes join the mesh
+    Workload(WorkloadArgs),
     /// Run a whole mesh with a small shop on this machine, without root
     Demo(DemoArgs),
+}
+
+impl Command {
+    /// How the command's report is shown.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Version(output) => output.output,
+            Self::Validate(args) => args.output.output,
+            Self::ProxyStatus(args) => args.output.output,
+            Self::ProxyConfig(args) => args.output().output,
+            Self::Workload(args) => args.output().output,
+            Self::Demo(_) => Format::Table,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::User } else { Exit::Ok }.into();
         }
     };
-    let context = Context { printer: Printer { format: cli.output } };
+    let context = Context { printer: Printer { format: cli.command.format() } };
     let done = run(&context, cli.command).and_then(|report| {
         context.printer.report(&report)?;
         Ok(report.exit)
@@ -46,10 +46,11 @@ fn main() -> ExitCode {
 
 fn run(context: &Context, command: Command) -> Result<Report, CliError> {
     match command {
-        Command::Version => cmd::version::run(),
+        Command::Version(_) => cmd::version::run(),
         Command::Validate(args) => cmd::validate::run(&args),
         Command::ProxyStatus(args) => cmd::proxy_status::run(context, &args),
         Command::ProxyConfig(args) => cmd::proxy_config::run(context, &args),
+        Command::Workload(args) => cmd::workload::run(&args),
         Command::Demo(args) => meshctl::demo::run::run(context, &args),
     }
 }

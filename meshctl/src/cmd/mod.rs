@@ -4,3 +4,14 @@ pub mod proxy_config;
 pub mod proxy_status;
 pub mod validate;
 pub mod version;
+pub mod workload;
+
+use crate::printer::Format;
+
+/// The flag of commands that report data.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct OutputArgs {
+    /// How data is shown
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}

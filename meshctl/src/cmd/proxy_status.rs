@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use mesh_ca::time::from_unix;
 use serde_json::{Value, json};
 
+use crate::cmd::OutputArgs;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::find::{self, WhereArgs};
@@ -31,6 +32,9 @@ pub struct StatusArgs {
     /// Where the mesh is.
     #[command(flatten)]
     pub place: WhereArgs,
+    /// How the states are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// istioctl's columns, and our types in them: virtual hosts are routes.
@@ -176,6 +180,7 @@ mod tests {
             verbosity,
             meshd: None,
             place: WhereArgs::default(),
+            output: OutputArgs::default(),
         }
     }
 

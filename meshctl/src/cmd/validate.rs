@@ -10,6 +10,7 @@ use mesh_api::parse;
 use mesh_api::validate::validate;
 use serde_json::json;
 
+use crate::cmd::OutputArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::files;
@@ -27,6 +28,9 @@ pub struct ValidateArgs {
     /// Namespace of objects that name none
     #[arg(short = 'n', long, default_value = "default")]
     pub namespace: String,
+    /// How findings are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// What was read.

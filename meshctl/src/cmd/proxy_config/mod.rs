@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::cmd::OutputArgs;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
@@ -86,6 +87,22 @@ struct From {
     admin: Option<SocketAddr>,
     #[command(flatten)]
     place: WhereArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ConfigArgs {
+    /// How the report is shown.
+    #[must_use]
+    pub const fn output(&self) -> OutputArgs {
+        match &self.what {
+            What::Cluster { from, .. }
+            | What::Listener { from, .. }
+            | What::Route { from, .. }
+            | What::Endpoint { from, .. }
+            | What::Secret { from } => from.output,
+        }
+    }
 }
 
 /// Shows what is asked for.
