@@ -178,8 +178,6 @@ impl Pump<'_> {
                 self.connection.adopted();
             }
             tokio::select! {
-                // Requests first: an answer that frees the session is worth more than a state that it could not send yet.
-                biased;
                 next = requests.next() => match next {
                     Some(Ok(next)) => request = Some(next),
                     Some(Err(status)) => {

@@ -4,6 +4,7 @@
 
 mod authority;
 mod bed;
+mod files;
 mod proxies;
 mod report;
 mod scale;
