@@ -59,8 +59,11 @@ pub fn guard_main() -> Option<ExitCode> {
     }
     // The signal stays asked for across exec: the program ends with the one who started it, however that ends.
     let asked = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    // It may have ended before we asked; then someone else is our parent now.
+    let parent: i32 = args.next()?.to_str()?.parse().ok()?;
+    let orphan = rustix::process::getppid().is_none_or(|now| now.as_raw_nonzero().get() != parent);
     let program: OsString = args.next()?;
-    if asked.is_ok() {
+    if asked.is_ok() && !orphan {
         // Returns only when it fails, and then the exit code says it.
         let _ = Command::new(program).args(args).exec();
     }
@@ -193,7 +196,7 @@ fn failed(message: &str, error: &SandboxError) -> CliError {
 
 fn spawn_plain(spec: ProcessSpec) -> std::io::Result<Plain> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(GUARD_ARG).arg(&spec.program).args(&spec.args);
+    command.arg(GUARD_ARG).arg(std::process::id().to_string()).arg(&spec.program).args(&spec.args);
     if spec.clear_env {
         command.env_clear();
     }
