@@ -85,6 +85,13 @@ impl ProxyView {
         self.ips.contains(&ip)
     }
 
+    /// Whether connections of its workload have a destination that the proxy can see: only then may a client choose an
+    /// endpoint itself. Without one such a connection would lead back to the listener that took it.
+    #[must_use]
+    pub fn sees_destinations(&self) -> bool {
+        self.kind == ProxyType::Sidecar && self.interception != Interception::None
+    }
+
     /// Whether it listens on IPv6 wildcard addresses: only when it has no IPv4 address at all.
     #[must_use]
     pub fn ipv6_only(&self) -> bool {

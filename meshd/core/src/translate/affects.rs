@@ -235,10 +235,9 @@ impl Look<'_> {
             if seen.is_none_or(|service| service.registry != change.registry) {
                 continue;
             }
-            let router = self.proxy.kind == ProxyType::Router;
             wanted = wanted.union(match change.resolution {
                 Resolution::Registry => ENDPOINTS,
-                Resolution::Passthrough if router => ENDPOINTS,
+                Resolution::Passthrough if !self.proxy.sees_destinations() => ENDPOINTS,
                 Resolution::Passthrough => LISTENERS,
                 Resolution::Dns => CLUSTERS,
                 Resolution::Alias(_) => Wanted::NOTHING,

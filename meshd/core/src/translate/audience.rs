@@ -9,7 +9,7 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::Locality;
 use mesh_api_xds::type_url::TypeUrl;
 
-use crate::proxy::{Interception, ProxyView};
+use crate::proxy::ProxyView;
 use crate::scope::ProxyScope;
 use crate::snapshot::Snapshot;
 use crate::snapshot::services::{Registry, Resolution, Service};
@@ -57,9 +57,10 @@ pub(crate) fn audience(
         TypeUrl::Secret | TypeUrl::Generation => (Uses::default(), false),
     };
     let listener = type_url == TypeUrl::Listener;
+    let routes = matches!(type_url, TypeUrl::RouteConfiguration | TypeUrl::VirtualHost);
     // Only the family of its addresses matters, unless its own endpoints are left out.
     let family = || proxy.ips.first().map(|ip| if ip.is_ipv4() { V4 } else { V6 });
-    let ips = match (listener, headless) {
+    let ips = match (listener || routes, headless) {
         (true, true) => Arc::clone(&proxy.ips),
         (true, false) if proxy.ipv6_only() => [V6].into(),
         (true, false) => family().map(|_| V4).into_iter().collect(),
@@ -78,7 +79,7 @@ pub(crate) fn audience(
         cluster: ClusterId::default(),
         domain: proxy.domain.clone(),
         locality: if type_url == TypeUrl::Endpoint { proxy.locality.clone() } else { Locality::default() },
-        interception: if listener { proxy.interception } else { Interception::default() },
+        interception: proxy.interception,
         http_proxy_port: proxy.http_proxy_port,
         idle_timeout: if listener { proxy.idle_timeout } else { None },
         http10: listener && proxy.http10,

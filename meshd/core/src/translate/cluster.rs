@@ -37,8 +37,8 @@ pub(crate) fn outbound(key: &ClusterKey) -> Cluster {
     let chosen = rule.and_then(|rule| rule.subset(subset));
     let blocks = rule.map(|rule| rule.blocks(chosen, port.number)).unwrap_or_default();
     let name = names::outbound(port.number, subset, &service.host);
-    let passthrough = blocks.balance == Some(Balancing::Passthrough)
-        || (service.resolution == Resolution::Passthrough && key.kind == ProxyType::Sidecar);
+    let passthrough = key.sees_destinations
+        && (blocks.balance == Some(Balancing::Passthrough) || service.resolution == Resolution::Passthrough);
     let discovery = match (&key.names, passthrough) {
         (_, true) => Discovery::OriginalDst,
         (None, false) => Discovery::Eds,

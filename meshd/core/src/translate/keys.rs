@@ -35,6 +35,8 @@ pub(crate) struct ClusterKey {
     /// Endpoints with names, for clusters that resolve them.
     pub(crate) names: Option<ByPtr<[Instance]>>,
     pub(crate) kind: ProxyType,
+    /// Clients may choose endpoints themselves.
+    pub(crate) sees_destinations: bool,
     pub(crate) flavor: Flavor,
 }
 
@@ -77,6 +79,7 @@ pub(crate) fn cluster_keys(view: &View<'_>, service: &Arc<Service>) -> Vec<Clust
                 auto,
                 names: names.clone(),
                 kind: view.proxy.kind,
+                sees_destinations: view.proxy.sees_destinations(),
                 flavor: view.proxy.flavor,
             });
         }
@@ -94,7 +97,7 @@ fn auto_tls(view: &View<'_>, service: &Service, port: &Port, endpoints: &Service
     if service.external || !view.snapshot.mesh.auto_mtls || plaintext {
         return AutoTls::Off;
     }
-    let by_client = service.resolution == Resolution::Passthrough && view.proxy.kind == ProxyType::Sidecar;
+    let by_client = service.resolution == Resolution::Passthrough && view.proxy.sees_destinations();
     if !by_client {
         return AutoTls::PerEndpoint;
     }
@@ -111,7 +114,7 @@ fn auto_tls(view: &View<'_>, service: &Service, port: &Port, endpoints: &Service
 pub(crate) fn endpoint_keys(view: &View<'_>, service: &Arc<Service>) -> Vec<EndpointKey> {
     let listed = match service.resolution {
         Resolution::Registry => true,
-        Resolution::Passthrough => view.is_router(),
+        Resolution::Passthrough => !view.proxy.sees_destinations(),
         Resolution::Dns | Resolution::Alias(_) => false,
     };
     if !listed {

@@ -16,7 +16,7 @@ use mesh_api_xds::ir::listener::{Binding, Direction, Inspect, Listener, Original
 
 use super::gateway::{Opened, Socket};
 use super::http::{Place, connection};
-use super::listener_outbound::listener_name;
+use super::names;
 use super::route::RouteTable;
 use super::vhost::{Content, HostKey, RoutePart};
 use super::view::View;
@@ -31,7 +31,7 @@ pub(crate) fn gateway_listeners(view: &View<'_>, sockets: &[Socket]) -> Vec<List
 }
 
 fn listener(view: &View<'_>, socket: &Socket, authz: &WorkloadAuthz) -> Option<Listener> {
-    let name = listener_name(socket.address);
+    let name = names::listener(socket.address);
     let mut chains: Vec<Chain> = Vec::new();
     let mut plain_http = false;
     for opened in &socket.servers {

@@ -16,7 +16,7 @@ use mesh_api_xds::ir::route::{Action, RetryOn, RetryPolicy, RetrySafety, RouteCo
 
 use super::cluster::{self, InboundCluster};
 use super::http::{Place, connection};
-use super::listener_outbound::{SNIFFED_HTTP, listener_name};
+use super::listener_outbound::SNIFFED_HTTP;
 use super::names;
 use super::tls::{self, MESH_ALPN, MESH_HTTP_ALPN, MESH_TCP_ALPN, texts};
 use super::vhost::plain_route;
@@ -258,7 +258,7 @@ impl Chains<'_> {
             .iter()
             .any(|c| c.matches.transport == TransportMatch::Raw && !c.matches.application_protocols.is_empty());
         Listener {
-            name: listener_name(address),
+            name: names::listener(address),
             address,
             additional_addresses: Arc::default(),
             binding: Binding::Socket,

@@ -179,7 +179,7 @@ impl Made<'_> {
             self.view.report(overlap(service, &format!("{address} is taken by an older service")));
             return;
         }
-        let name = listener_name(address);
+        let name = names::listener(address);
         let mut listener = handed_over(&name, address);
         let chains = self.tcp_chains(egress, service, port, &[]);
         let mut inspect = Inspect { timeout: self.view.snapshot.mesh.detection_timeout, ..Inspect::default() };
@@ -227,7 +227,7 @@ impl Made<'_> {
         let view = self.view;
         for (port, wildcard) in std::mem::take(&mut self.wildcard) {
             let address = SocketAddr::new(view.wildcard(), port);
-            let name = listener_name(address);
+            let name = names::listener(address);
             let mut listener = handed_over(&name, address);
             let mut chains = wildcard.specific;
             let by_name = chains.iter().any(|chain| chain.matches.transport == TransportMatch::Tls);
@@ -261,7 +261,7 @@ impl Made<'_> {
             self.http_proxy(address);
             return;
         }
-        let name = listener_name(address);
+        let name = names::listener(address);
         if self.listeners.iter().any(|listener| listener.name == name) {
             return;
         }
@@ -274,7 +274,7 @@ impl Made<'_> {
         };
         let mut listener = Listener { binding: Binding::Socket, ..handed_over(&name, address) };
         let serve = if egress.services.iter().any(is_http) {
-            self.view.http(&name, &TableKind::Port(number))
+            self.view.http(&name, &TableKind::Bound(address))
         } else {
             let first = egress.services.iter().find_map(|service| Some((service, service.port(number)?)));
             let Some((service, port)) = first else {
@@ -303,7 +303,7 @@ impl Made<'_> {
 
     /// An HTTP proxy: any service by the authority of the request.
     fn http_proxy(&mut self, address: SocketAddr) {
-        let name = listener_name(address);
+        let name = names::listener(address);
         if self.listeners.iter().any(|listener| listener.name == name) {
             return;
         }
@@ -437,11 +437,6 @@ fn handed_over(name: &str, address: SocketAddr) -> Listener {
         chains: Arc::default(),
         default_chain: None,
     }
-}
-
-/// `10.0.0.1_9080`, `[::1]_9080` without the brackets, as Istio writes it.
-pub(crate) fn listener_name(address: SocketAddr) -> Str {
-    Str::from(format!("{}_{}", address.ip(), address.port()))
 }
 
 fn overlap(service: &Service, message: &str) -> Finding {

@@ -25,6 +25,7 @@ mod view;
 
 use std::fmt;
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use mesh_api::codes::Code;
@@ -479,6 +480,12 @@ fn sidecar_tables(view: &View<'_>) -> Vec<RouteTable> {
             Some(port) if port.protocol == EgressProtocol::HttpProxy => {
                 add(route::sidecar_table(view, egress, &TableKind::Proxy));
             }
+            Some(port) if egress.spec.bound => {
+                let address = SocketAddr::new(egress.spec.bind.unwrap_or_else(|| view.loopback()), port.number);
+                add(route::sidecar_table(view, egress, &TableKind::Bound(address)));
+            }
+            // Without capture there is no listener that would ask for the others.
+            _ if !view.proxy.sees_destinations() => {}
             Some(port) => add(route::sidecar_table(view, egress, &TableKind::Port(port.number))),
             None => {
                 for kind in route::captured_tables(egress) {

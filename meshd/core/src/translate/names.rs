@@ -1,5 +1,7 @@
 //! Names of resources: Istio's, letter by letter, because dashboards, scripts and EnvoyFilters hold them.
 
+use std::net::SocketAddr;
+
 use mesh_api::host::Hostname;
 use mesh_api::text::Str;
 
@@ -16,6 +18,11 @@ pub(crate) fn inbound(port: u16) -> Str {
 /// `outbound_.9080_.v1_.reviews.default.svc.cluster.local`, the server name of mesh TLS.
 pub(crate) fn sni(port: u16, subset: &str, host: &Hostname) -> Str {
     Str::from(format!("outbound_.{port}_.{subset}_.{host}"))
+}
+
+/// `10.0.0.1_9080`, `::1_9080`: a listener by its address.
+pub(crate) fn listener(address: SocketAddr) -> Str {
+    Str::from(format!("{}_{}", address.ip(), address.port()))
 }
 
 /// Chain of the loop guard of `virtualOutbound`.

@@ -1,7 +1,7 @@
 //! Route configurations of sidecars: which virtual hosts are in them, under which domains.
 
 use std::collections::{BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_api::host::Hostname;
@@ -35,6 +35,8 @@ pub(crate) enum TableKind {
     Port(u16),
     /// One service port that may be HTTP.
     Service(Arc<Service>, u16),
+    /// A listener with a socket of its own.
+    Bound(SocketAddr),
     /// The HTTP proxy listener.
     Proxy,
 }
@@ -44,6 +46,7 @@ impl TableKind {
         match self {
             Self::Port(port) => Str::from(port.to_string()),
             Self::Service(service, port) => Str::from(format!("{}:{port}", service.host)),
+            Self::Bound(address) => names::listener(*address),
             Self::Proxy => Str::from(names::HTTP_PROXY_ROUTES),
         }
     }
@@ -65,15 +68,13 @@ pub(crate) fn sidecar_table(view: &View<'_>, egress: &Egress, kind: &TableKind) 
             }));
         }
         TableKind::Port(port) => {
-            let here: Vec<_> = egress.services.iter().filter(|service| in_port_table(service, *port)).collect();
-            builder.reserve(here.iter().map(|service| &service.host));
-            for service in &here {
-                builder.service(service, *port, Ports::Ignored);
-            }
-            if *port == 80 {
-                builder.strangers(80, Ports::Ignored);
-            }
-            builder.catch_all(*port);
+            builder.port(*port);
+            builder.catch_all(*port, view.scope.outbound);
+        }
+        TableKind::Bound(address) => {
+            builder.port(address.port());
+            // Its connections have no other destination than itself, so that there is nowhere to let strangers go.
+            builder.catch_all(address.port(), OutboundPolicy::RegistryOnly);
         }
         TableKind::Proxy => {
             builder.reserve(egress.services.iter().map(|service| &service.host));
@@ -83,7 +84,7 @@ pub(crate) fn sidecar_table(view: &View<'_>, egress: &Egress, kind: &TableKind) 
                 }
             }
             builder.strangers(80, Ports::Listed);
-            builder.catch_all(0);
+            builder.catch_all(0, OutboundPolicy::RegistryOnly);
         }
     }
     let ignore_port = !matches!(kind, TableKind::Proxy);
@@ -141,6 +142,18 @@ impl Builder<'_> {
         Some(Content::Cluster(names::outbound(port, "", &host)))
     }
 
+    /// All services of the listener that are told apart by their hosts on a port.
+    fn port(&mut self, port: u16) {
+        let here: Vec<_> = self.egress.services.iter().filter(|service| in_port_table(service, port)).collect();
+        self.reserve(here.iter().map(|service| &service.host));
+        for service in &here {
+            self.service(service, port, Ports::Ignored);
+        }
+        if port == 80 {
+            self.strangers(80, Ports::Ignored);
+        }
+    }
+
     fn service(&mut self, service: &Service, port: u16, ports: Ports) {
         let Some(content) = self.content(service, port) else { return };
         let full = service.host.text().clone();
@@ -190,9 +203,9 @@ impl Builder<'_> {
     }
 
     /// The virtual host of everything else, and the order of the table.
-    fn catch_all(&mut self, port: u16) {
+    fn catch_all(&mut self, port: u16, strangers: OutboundPolicy) {
         self.hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        let (name, content) = match self.view.scope.outbound {
+        let (name, content) = match strangers {
             OutboundPolicy::AllowAny => (names::ALLOW_ANY, Content::AllowAny),
             OutboundPolicy::RegistryOnly => (names::BLOCK_ALL, Content::BlockAll),
         };
