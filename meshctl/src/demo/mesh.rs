@@ -1,9 +1,8 @@
 //! Starting the demo's mesh, and what is known of it while it runs.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use mesh_api::identity::SpiffeId;
@@ -16,14 +15,15 @@ use tokio::time::Instant;
 
 use super::dirs::Dirs;
 use super::host::{Host, Task};
+use super::place::Binaries;
 use super::plan::{
-    CONTROL, Capture, INGRESS_PORT, PROXY_PORT, Plan, ROOT_NAMESPACE, Role, SERVICES, TRUST_DOMAIN, Workload,
-    service_named,
+    CONTROL, Capture, INGRESS_PORT, PROXY_PORT, Plan, ROOT_NAMESPACE, Role, TRUST_DOMAIN, Workload, service_named,
 };
+use super::sockets::{Sockets, address_of, copy};
 use super::yaml;
 use crate::error::CliError;
 use crate::http;
-use crate::netns::{Exit, ProcessSpec, Reason, Sandbox, SandboxConfig, SandboxError};
+use crate::netns::{Exit, ProcessSpec};
 
 /// Mark of the proxies' own connections, as Istio uses 1337 for user and group.
 const MARK: u32 = 1337;
@@ -33,12 +33,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 /// Time for processes to end when asked.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// The binaries of the demo.
-#[derive(Clone, Debug)]
-pub struct Binaries {
-    folder: PathBuf,
-}
 
 /// A running mesh.
 #[derive(Debug)]
@@ -67,139 +61,6 @@ pub struct Mesh {
     others: Vec<Task>,
     /// Outputs of clients so far.
     outputs: u64,
-}
-
-/// Listening sockets that are handed to processes, kept so that a restarted process gets the same.
-#[derive(Debug)]
-struct Sockets {
-    ingress: TcpListener,
-    monitoring: TcpListener,
-    /// The control plane's TLS port, where there is no network of its own.
-    secure: Option<TcpListener>,
-    /// By workload and the address that its configuration calls it.
-    proxies: BTreeMap<String, Vec<(SocketAddr, TcpListener)>>,
-}
-
-impl Binaries {
-    /// Those in `folder`; without one, those beside this program.
-    ///
-    /// # Errors
-    /// Names the binary that is not there.
-    pub fn find(folder: Option<&Path>) -> Result<Self, CliError> {
-        let folder = match folder {
-            Some(folder) => folder.to_owned(),
-            None => {
-                let own = std::env::current_exe();
-                let own = own.map_err(|error| CliError::internal("cannot find this program").because(&error))?;
-                own.parent().map(Path::to_owned).unwrap_or_default()
-            }
-        };
-        let canonical = folder.canonicalize();
-        let folder =
-            canonical.map_err(|error| CliError::user(format!("no folder {}", folder.display())).because(&error))?;
-        for name in ["meshd", "mesh-proxy", "e2e-shop"] {
-            if !folder.join(name).is_file() {
-                return Err(CliError::user(format!("{name} is not in {}", folder.display()))
-                    .hint("cargo xtask demo builds all that the demo needs")
-                    .hint("or name the folder of the binaries with --bin-dir"));
-            }
-        }
-        Ok(Self { folder })
-    }
-
-    /// One of them, to be started.
-    #[must_use]
-    pub fn spec(&self, name: &str) -> ProcessSpec {
-        ProcessSpec::new(self.folder.join(name))
-    }
-}
-
-/// Makes the place where the demo's processes run. `wanted` none means: a sandbox if this machine gives one. With the
-/// reason why it gave none.
-///
-/// # Errors
-/// When a sandbox is wanted and cannot be had.
-pub fn make_host(wanted: Option<Capture>, dirs: &Dirs) -> Result<(Host, Option<Reason>), CliError> {
-    if wanted == Some(Capture::None) {
-        return Ok((Host::Plain, None));
-    }
-    let hosts = dirs.file("hosts");
-    dirs.write(&hosts, hosts_file(&Plan::new(Capture::Redirect)).as_bytes())?;
-    let config = SandboxConfig { binds: vec![(hosts, "/etc/hosts".into())], ..SandboxConfig::default() };
-    match Sandbox::create(&config) {
-        Ok(sandbox) => Ok((Host::Netns(sandbox), None)),
-        Err(SandboxError::Unavailable(reason)) if wanted.is_none() => Ok((Host::Plain, Some(reason))),
-        Err(error) => Err(CliError::internal("cannot make a sandbox for transparent capture")
-            .because(&error)
-            .hint("meshctl demo --capture none works without one")),
-    }
-}
-
-/// Names of the mesh, as every workload sees them.
-fn hosts_file(plan: &Plan) -> String {
-    let mut text = "127.0.0.1 localhost\n".to_owned();
-    for service in &SERVICES {
-        let (host, name) = (service.host(), service.name);
-        let _ = match host.strip_suffix(".svc.cluster.local") {
-            Some(short) => writeln!(text, "{} {host} {short} {name}", service.vip),
-            None => writeln!(text, "{} {host}", service.vip),
-        };
-    }
-    if let Some(control) = plan.workload(CONTROL) {
-        let _ = writeln!(text, "{} istiod.{ROOT_NAMESPACE}.svc", control.address);
-    }
-    text
-}
-
-impl Sockets {
-    fn open(plan: &Plan) -> Result<Self, CliError> {
-        // The well-known port if it is free: it is nicer to type.
-        let ingress = TcpListener::bind((Ipv4Addr::LOCALHOST, INGRESS_PORT)).or_else(|_| any_port());
-        let mut proxies = BTreeMap::new();
-        for workload in plan.proxied() {
-            let mut named: Vec<SocketAddr> = vec![(Ipv4Addr::LOCALHOST, names::PROXY_ADMIN_PORT).into()];
-            if plan.capture == Capture::None {
-                // All proxies share one loopback: each gets ports of its own under the names it knows.
-                named.extend(
-                    [names::STATUS_PORT, names::READINESS_PORT, names::PROXY_METRICS_PORT]
-                        .map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-                );
-                if workload.role != Role::Gateway {
-                    named.push((Ipv4Addr::LOCALHOST, PROXY_PORT).into());
-                }
-            }
-            let mut sockets = Vec::new();
-            for name in named {
-                sockets.push((name, any_port().map_err(|error| no_socket(&error))?));
-            }
-            proxies.insert(workload.name.clone(), sockets);
-        }
-        let secure = (plan.capture == Capture::None).then(any_port).transpose();
-        Ok(Self {
-            ingress: ingress.map_err(|error| no_socket(&error))?,
-            monitoring: any_port().map_err(|error| no_socket(&error))?,
-            secure: secure.map_err(|error| no_socket(&error))?,
-            proxies,
-        })
-    }
-
-    /// Where a socket of a workload's proxy is, by the address that its configuration calls it.
-    fn at(&self, workload: &str, port: u16) -> Option<SocketAddr> {
-        let sockets = self.proxies.get(workload)?;
-        sockets.iter().find(|(name, _)| name.port() == port)?.1.local_addr().ok()
-    }
-}
-
-fn any_port() -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-}
-
-fn no_socket(error: &std::io::Error) -> CliError {
-    CliError::internal("cannot open a port on 127.0.0.1").because(error)
-}
-
-fn address_of(socket: &TcpListener) -> Result<SocketAddr, CliError> {
-    socket.local_addr().map_err(|error| no_socket(&error))
 }
 
 impl Mesh {
@@ -567,23 +428,5 @@ impl Mesh {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-}
-
-fn copy(socket: &TcpListener) -> Result<TcpListener, CliError> {
-    socket.try_clone().map_err(|error| no_socket(&error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_service_and_the_control_plane_have_a_name() {
-        let text = hosts_file(&Plan::new(Capture::Redirect));
-        for service in &SERVICES {
-            assert!(text.contains(&format!("{} {}", service.vip, service.host())), "{text}");
-        }
-        assert!(text.contains("istiod.istio-system.svc"), "{text}");
     }
 }
