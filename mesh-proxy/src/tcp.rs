@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh_api_xds::ir::cluster::Discovery;
+use mesh_api_xds::ir::listener::{Binding, OriginalDst};
 use mesh_proxy_core::endpoint::{Endpoint, EndpointId, InFlight};
 use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::health::outlier::{self, Seen};
@@ -147,6 +148,13 @@ pub(crate) fn pick(
     tried: &[EndpointId],
 ) -> Result<Arc<Endpoint>, Fault> {
     if matches!(cluster.settings.discovery, Discovery::OriginalDst) {
+        let live = worker.live();
+        let took = live.plan.listener(&connection.listener);
+        // A connection that was not captured was going to the listener itself: sent on there, it would go round and round.
+        if took.is_some_and(|took| took.binding == Binding::Socket && took.original_dst == OriginalDst::Ignore) {
+            let detail = "the connection was not captured, so that it has no destination of its own".to_owned();
+            return Err(Fault::new(FaultKind::NoHealthyUpstream).with_detail(detail));
+        }
         return Ok(cluster.original(connection.facts.destination));
     }
     worker

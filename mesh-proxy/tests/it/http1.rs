@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_api::text::Str;
+use mesh_api_xds::ir::Resource;
+use mesh_api_xds::ir::cluster::Discovery;
 use mesh_api_xds::ir::route::{RetryOn, RetryPolicy, RetrySafety};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -71,6 +73,22 @@ async fn no_route_no_endpoint_and_bad_bytes_are_answered() {
     check("GET /other HTTP/1.1\r\nhost: a\r\n\r\n", "404", "").await;
     check("GET /only HTTP/1.1\r\nhost: a\r\n\r\n", "503", "no healthy upstream").await;
     check("GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "400", "").await;
+}
+
+/// The destination of such a connection is the listener: sent on, it would go round and round until descriptors run out.
+#[tokio::test]
+async fn a_connection_that_was_not_captured_is_not_sent_to_itself() {
+    let proxy = Proxy::start(|address| {
+        let mut cluster = mk_cluster(&[]);
+        let Resource::Cluster(settings) = &mut cluster else { unreachable!("made a cluster") };
+        settings.discovery = Discovery::OriginalDst;
+        vec![mk_listener(address, vec![mk_route("/", |_| {})]), cluster]
+    });
+    let mut client = proxy.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (head, body) = read_message(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(String::from_utf8_lossy(&body).contains("no healthy upstream"), "{}", String::from_utf8_lossy(&body));
 }
 
 #[tokio::test]
