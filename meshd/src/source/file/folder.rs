@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mesh_api::codes::Code;
 use mesh_api::finding::{Finding, Severity};
@@ -18,9 +18,21 @@ use meshd_core::world::Change;
 use super::contents::{Contents, Taken};
 use super::last_good::{LastGood, Texts};
 use super::walk::{MAX_FILE_BYTES, Stamp, Walk, walk};
+use super::watch::{SETTLE, SETTLE_MAX};
 
 /// How long a file must be gone, or empty where it had objects, before that counts.
 const GRACE: Duration = Duration::from_millis(150);
+
+/// How often a folder is walked again because files changed while it was walked.
+const MAX_LOOKS: usize = 3;
+
+/// What one walk found.
+struct Look {
+    files: BTreeMap<Str, Stamp>,
+    unreadable: BTreeMap<Str, String>,
+    /// A text was another one than before.
+    read_any: bool,
+}
 
 /// A folder and what is known of it.
 #[derive(Debug)]
@@ -37,6 +49,8 @@ pub(crate) struct Folder {
     unremoved: Vec<Str>,
     /// The state folder refused the last write.
     store_failed: bool,
+    /// Since when files wait that may be being written.
+    waiting: Option<Instant>,
     scanned: bool,
 }
 
@@ -80,25 +94,48 @@ impl Folder {
             unsaved: BTreeMap::new(),
             unremoved: Vec::new(),
             store_failed: false,
+            waiting: None,
             scanned: false,
         }
     }
 
     /// Looks at the folder.
     pub(crate) fn scan(&mut self, scan: &Scan, now: Instant) -> Scanned {
+        let mut look = self.look(scan, now);
+        // Files may be replaced together, by the move of a link above them, while we are between two of them. So we look
+        // until a walk finds nothing new; not for ever, in a folder that never rests.
+        for _ in 0..MAX_LOOKS {
+            if !look.read_any {
+                break;
+            }
+            look = self.look(&Scan { held: scan.held.clone(), ..Scan::default() }, now);
+        }
+        let Look { files, unreadable, .. } = look;
+        for (path, why) in &unreadable {
+            let path = if path.is_empty() { Str::from(self.root.to_string_lossy().as_ref()) } else { path.clone() };
+            self.contents.set_unreadable(&path, why);
+        }
+        let root_gone = unreadable.contains_key("");
+        self.forget(&files, unreadable, root_gone, now);
+        self.scanned = true;
+        let settle = self.waiting.map(|_| now + SETTLE);
+        let again = self.doubtful.values().map(|since| *since + GRACE).chain(settle).min();
+        let root = fs::metadata(&self.root).ok().map(|meta| (meta.dev(), meta.ino()));
+        Scanned { changes: self.contents.changes(), again, root }
+    }
+
+    /// Walks once, and reads what may have changed.
+    fn look(&mut self, scan: &Scan, now: Instant) -> Look {
         let found = match walk(&self.root) {
             Ok(found) => found,
             // The folder itself is gone or closed to us: everything known below it stays.
             Err(error) => Walk { unreadable: BTreeMap::from([(Str::default(), error.to_string())]), ..Walk::default() },
         };
-        let mut unreadable = found.unreadable;
-        for (path, stamp) in &found.files {
-            let known = self.stamps.get(path) == Some(stamp);
-            if scan.held.contains(path) || (known && !scan.all && !scan.forced.contains(path)) {
-                continue;
-            }
+        let Walk { files, mut unreadable } = found;
+        let mut read_any = false;
+        for path in &self.due(scan, &files, now) {
             match self.read(path) {
-                Ok((text, stamp)) => self.take(path, stamp, &text, now),
+                Ok((text, stamp)) => read_any |= self.take(path, stamp, &text, now),
                 // Gone since the walk: the next scan sees that.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -106,16 +143,33 @@ impl Folder {
                 }
             }
         }
-        for (path, why) in &unreadable {
-            let path = if path.is_empty() { Str::from(self.root.to_string_lossy().as_ref()) } else { path.clone() };
-            self.contents.set_unreadable(&path, why);
+        Look { files, unreadable, read_any }
+    }
+
+    /// The files that are to be read now.
+    fn due(&mut self, scan: &Scan, files: &BTreeMap<Str, Stamp>, now: Instant) -> Vec<Str> {
+        let complete = |path: &Str| scan.all || !self.scanned || scan.forced.contains(path);
+        let mut due = Vec::new();
+        let mut doubted = Vec::new();
+        for (path, stamp) in files.iter().filter(|(path, _)| !scan.held.contains(*path)) {
+            if complete(path) {
+                due.push(path.clone());
+            } else if self.stamps.get(path) != Some(stamp) {
+                doubted.push(path.clone());
+            }
         }
-        let root_gone = unreadable.contains_key("");
-        self.forget(&found.files, unreadable, root_gone, now);
-        self.scanned = true;
-        let again = self.doubtful.values().map(|since| *since + GRACE).min();
-        let root = fs::metadata(&self.root).ok().map(|meta| (meta.dev(), meta.ino()));
-        Scanned { changes: self.contents.changes(), again, root }
+        // Nobody said that these are complete: they may be being written. All wait for the youngest, because they may have
+        // come together.
+        let system = SystemTime::now();
+        let young = |path: &Str| files.get(path).is_some_and(|stamp| stamp.is_younger(SETTLE, system));
+        let waited = self.waiting.is_some_and(|since| now.saturating_duration_since(since) >= SETTLE_MAX);
+        if doubted.iter().any(young) && !waited {
+            self.waiting.get_or_insert(now);
+        } else {
+            self.waiting = None;
+            due.append(&mut doubted);
+        }
+        due
     }
 
     fn read(&self, path: &str) -> io::Result<(Vec<u8>, Stamp)> {
@@ -132,21 +186,21 @@ impl Folder {
         Ok((text, stamp))
     }
 
-    fn take(&mut self, path: &Str, stamp: Stamp, text: &[u8], now: Instant) {
+    /// Whether the text is another one than before.
+    fn take(&mut self, path: &Str, stamp: Stamp, text: &[u8], now: Instant) -> bool {
         if text.trim_ascii().is_empty() && self.contents.has_objects(path) && self.scanned {
             let since = *self.doubtful.entry(path.clone()).or_insert(now);
             if now < since + GRACE {
-                return;
+                return false;
             }
         }
         self.doubtful.remove(path);
         self.stamps.insert(path.clone(), stamp);
-        match self.contents.set(path, text) {
-            Taken::Good => {
-                self.unsaved.insert(path.clone(), text.to_vec());
-            }
-            Taken::Same | Taken::KeptLastGood | Taken::Partly => {}
+        let taken = self.contents.set(path, text);
+        if taken == Taken::Good {
+            self.unsaved.insert(path.clone(), text.to_vec());
         }
+        taken != Taken::Same
     }
 
     /// Takes note of files that are gone.

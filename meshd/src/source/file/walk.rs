@@ -5,6 +5,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_api::text::Str;
 
@@ -126,6 +127,15 @@ impl Stamp {
     /// The stamp in a file's metadata.
     pub(crate) fn of(meta: &Metadata) -> Self {
         Self { modified: (meta.mtime(), meta.mtime_nsec()), len: meta.len(), inode: (meta.dev(), meta.ino()) }
+    }
+
+    /// Whether the file was written less than `time` ago. A file from the future was not.
+    pub(crate) fn is_younger(&self, time: Duration, now: SystemTime) -> bool {
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(self.modified.0), u32::try_from(self.modified.1)) else {
+            return false;
+        };
+        let modified = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+        modified.and_then(|modified| now.duration_since(modified).ok()).is_some_and(|age| age < time)
     }
 }
 

@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 
 /// A file that was written and not closed counts as finished after this time without a further write. Source: our judgement;
 /// writers close within a millisecond of their last write, and this is only for those that keep a file open.
-const SETTLE: Duration = Duration::from_millis(30);
+pub(super) const SETTLE: Duration = Duration::from_millis(30);
 /// A file that is written all the time is read after this time at the latest.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Most paths remembered between two scans; with more, everything is read again.
 const MAX_PENDING: usize = 10_000;
 

@@ -87,7 +87,7 @@ fn a_file_that_is_empty_for_a_moment_keeps_its_objects() {
     bed.write("a.yaml", &service("a"));
     bed.check(&["+a"]);
     bed.write("a.yaml", "");
-    let scanned = bed.folder.scan(&Scan::default(), bed.now);
+    let scanned = bed.folder.scan(&Scan { all: true, ..Scan::default() }, bed.now);
     assert_eq!((scanned.changes.len(), scanned.again), (0, Some(bed.now + GRACE)));
     bed.pass(GRACE);
     bed.check(&["-a"]);
@@ -149,4 +149,32 @@ fn a_state_folder_that_refuses_is_said_once_and_stops_nothing() {
     fs::create_dir(&state).unwrap();
     assert_eq!(words(&[bed.folder.persist().unwrap()]), ["state folder: 0"]);
     assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_that_nobody_called_complete_waits_until_it_has_been_left_alone() {
+    let mut bed = Bed::new();
+    bed.write("a.yaml", &service("a"));
+    bed.check(&["+a"]);
+    bed.write("a.yaml", &service("b"));
+    bed.write("old.yaml", &service("c"));
+    let old = fs::File::options().write(true).open(bed.root.path().join("config/old.yaml")).unwrap();
+    old.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    // Written just now: both wait, since they may have come together.
+    let path = bed.root.path().join("config/a.yaml");
+    let just_now = |path: &Path| {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now()).unwrap();
+    };
+    just_now(&path);
+    let scanned = bed.folder.scan(&Scan::default(), bed.now);
+    assert_eq!((words(&scanned.changes), scanned.again), (vec![], Some(bed.now + SETTLE)));
+    // It is written on and on: read at last anyway.
+    bed.pass(SETTLE_MAX);
+    just_now(&path);
+    assert_eq!(words(&bed.folder.scan(&Scan::default(), bed.now).changes), ["-a", "+b", "+c"]);
+    // And one that was said to be complete does not wait.
+    bed.write("a.yaml", &service("d"));
+    let scan = Scan { forced: BTreeSet::from([Str::from("a.yaml")]), ..Scan::default() };
+    assert_eq!(words(&bed.folder.scan(&scan, bed.now).changes), ["-b", "+d"]);
 }
