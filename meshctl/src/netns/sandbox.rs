@@ -190,14 +190,24 @@ fn greet(socket: &OwnedFd, config: &SandboxConfig) -> Result<(), SandboxError> {
     set_socket_timeout(socket, Timeout::Recv, Some(ANSWER_LIMIT)).map_err(|error| io(error.into()))?;
     // A helper that no longer reads must not stop us.
     set_socket_timeout(socket, Timeout::Send, Some(ANSWER_LIMIT)).map_err(|error| io(error.into()))?;
-    // Even when it could not be told, it may have said why.
-    match receive(socket).map_err(io)? {
+    // Even when it could not be told, it may have said why. A socket whose other end went without having read says that by
+    // an error, at either end.
+    let gone = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    };
+    let heard = match receive(socket) {
+        Err(error) if gone(&error) => None,
+        heard => heard.map_err(io)?,
+    };
+    match heard {
         Some((FromHelper::Ready, _)) => {}
         Some((FromHelper::Failed(failure), _)) => return Err(SandboxError::Unavailable(Reason::of(&failure))),
         Some(_) => return Err(SandboxError::Silent),
         None => {
-            sent.map_err(io)?;
-            return Err(SandboxError::Ended);
+            return Err(match sent {
+                Err(error) if !gone(&error) => io(error),
+                _ => SandboxError::Ended,
+            });
         }
     }
     set_socket_timeout(socket, Timeout::Recv, None).map_err(|error| io(error.into()))

@@ -19,11 +19,12 @@ pub(super) async fn killed_instance(check: &mut Check<'_>) -> Result<String, Cli
     let load = traffic(check, "/api/catalogue", 200)?;
     let address = victim.address.to_string();
     served_by(check, VICTIM).await?;
+    let retried_before = retries(check).await?;
     let killed = Instant::now();
     check.mesh.kill(VICTIM).await;
     let ejected = until("web's proxy has ejected the dead instance", || is_ejected(check, &address, true)).await;
     let ejected_after = killed.elapsed();
-    let retried = retries(check).await;
+    let retried = retries(check).await? - retried_before;
     // It comes back as a restarted pod would: same name, same address.
     check.mesh.start_proxy(&victim)?;
     check.mesh.start_app(&victim)?;
@@ -34,11 +35,11 @@ pub(super) async fn killed_instance(check: &mut Check<'_>) -> Result<String, Cli
     ejected?;
     returned?;
     all_well(&figures)?;
+    ensure(retried >= 1.0, || "web's proxy counted no retry".to_owned())?;
     check.wait_for_sync().await?;
     Ok(format!(
-        "ejected after {}, {}; {} requests, none failed; back in service after {}",
+        "ejected after {}, {retried:.0} retries; {} requests, none failed; back in service after {}",
         ms(ejected_after),
-        retried?,
         figures.requests,
         ms(back.elapsed())
     ))
@@ -71,15 +72,9 @@ async fn is_ejected(check: &Check<'_>, address: &str, expected: bool) -> Result<
 }
 
 /// How many retries web's proxy has made.
-async fn retries(check: &Check<'_>) -> Result<String, CliError> {
-    let samples = check.metrics("web-1", "").await?;
-    let sum: f64 = samples
-        .iter()
-        .filter(|sample| sample.name.contains("retr") && sample.name.ends_with("_total"))
-        .map(|sample| sample.value)
-        .sum();
-    ensure(sum >= 1.0, || "web's proxy counted no retry".to_owned())?;
-    Ok(format!("{sum:.0} retries"))
+async fn retries(check: &Check<'_>) -> Result<f64, CliError> {
+    let samples = check.metrics("web-1", "mesh_proxy_retries_total").await?;
+    Ok(samples.iter().map(|sample| sample.value).sum())
 }
 
 pub(super) async fn control_plane(check: &mut Check<'_>) -> Result<String, CliError> {
