@@ -80,6 +80,7 @@ impl ProxyScope {
             bind: None,
             bound: false,
             hosts: [EgressHost { namespace: EgressNamespace::Any, host: Hostname::new("*") }].into(),
+            excluded: [].into(),
         };
         let specs = sidecar.as_ref().map_or_else(|| vec![all], |sidecar| sidecar.egress.to_vec());
         let mut routes = visible_routes(snapshot, namespace, kind);
@@ -127,8 +128,8 @@ impl Egress {
         visible: &[Arc<Service>],
         routes: &[Arc<VirtualService>],
     ) -> Self {
-        let admits = |of: &Namespace, host: &Hostname| spec.hosts.iter().any(|known| known.admits(of, host, namespace));
-        let everything = spec.hosts.iter().any(|known| known.namespace == EgressNamespace::Any && known.host == "*");
+        let admits = |of: &Namespace, host: &Hostname| spec.admits(of, host, namespace);
+        let everything = spec.admits_everything();
         let virtual_services: Vec<_> = routes
             .iter()
             .filter(|route| everything || route.hosts.iter().any(|host| admits(&route.key.namespace, host)))

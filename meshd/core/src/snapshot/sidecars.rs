@@ -73,6 +73,8 @@ pub struct EgressSpec {
     pub bound: bool,
     /// What may be reached.
     pub hosts: Arc<[EgressHost]>,
+    /// What of it may not.
+    pub excluded: Arc<[EgressHost]>,
 }
 
 /// Port of an outbound listener.
@@ -111,6 +113,22 @@ pub enum EgressNamespace {
     Own,
     /// This one.
     Named(Namespace),
+}
+
+impl EgressSpec {
+    /// Whether an object of `namespace` with `host` may be reached, seen from the workload's namespace `own`.
+    #[must_use]
+    pub fn admits(&self, namespace: &Namespace, host: &Hostname, own: &Namespace) -> bool {
+        let any = |list: &[EgressHost]| list.iter().any(|known| known.admits(namespace, host, own));
+        any(&self.hosts) && !any(&self.excluded)
+    }
+
+    /// Whether nothing is left out.
+    #[must_use]
+    pub fn admits_everything(&self) -> bool {
+        let all = |known: &EgressHost| known.namespace == EgressNamespace::Any && known.host == "*";
+        self.hosts.iter().any(all) && self.excluded.is_empty()
+    }
 }
 
 impl EgressHost {

@@ -11,7 +11,6 @@ use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
 use mesh_api::ids::{ClusterId, Namespace};
 use mesh_api::object::Object;
-use mesh_api::text::Str;
 
 use super::Context;
 use super::destination_rule::pool;
@@ -33,7 +32,13 @@ pub(crate) fn sidecar(mesh: &Mesh, object: &Object<Spec>, cluster: &ClusterId) -
         listeners.extend(self::egress(&mut cx, index, listener));
     }
     if egress.is_empty() {
-        listeners.push(EgressSpec { port: None, bind: None, bound: false, hosts: [everything()].into() });
+        listeners.push(EgressSpec {
+            port: None,
+            bind: None,
+            bound: false,
+            hosts: [everything()].into(),
+            excluded: [].into(),
+        });
     }
     let outbound = outbound_traffic_policy.as_ref().map(|policy| {
         if policy.egress_proxy.is_some() {
@@ -152,9 +157,13 @@ fn egress(cx: &mut Context<'_>, index: usize, listener: &IstioEgressListener) ->
             Some(EgressPort { number, protocol })
         }
     };
-    let mut known = Vec::new();
+    let (mut known, mut excluded) = (Vec::new(), Vec::new());
     for (number, text) in hosts.iter().enumerate() {
-        known.extend(egress_host(cx, &format!("{path}.hosts[{number}]"), text));
+        let path = format!("{path}.hosts[{number}]");
+        match text.strip_prefix('~').filter(|rest| !rest.starts_with('/')) {
+            Some(rest) => excluded.extend(egress_host(cx, &path, rest)),
+            None => known.extend(egress_host(cx, &path, text)),
+        }
     }
     // A listener for a port with an address of its own is bound, unless it is said to be captured.
     let bound = match capture_mode {
@@ -162,10 +171,10 @@ fn egress(cx: &mut Context<'_>, index: usize, listener: &IstioEgressListener) ->
         CaptureMode::Iptables => false,
         CaptureMode::Default => bind.is_some() || matches!(&port, Some(p) if p.protocol == EgressProtocol::HttpProxy),
     };
-    Some(EgressSpec { bound: bound && port.is_some(), port, bind, hosts: known.into() })
+    Some(EgressSpec { bound: bound && port.is_some(), port, bind, hosts: known.into(), excluded: excluded.into() })
 }
 
-fn egress_host(cx: &mut Context<'_>, path: &str, text: &Str) -> Option<EgressHost> {
+fn egress_host(cx: &mut Context<'_>, path: &str, text: &str) -> Option<EgressHost> {
     let Some((namespace, host)) = text.split_once('/') else {
         return cx.cut(Code::InvalidValue, path, format!("{text:?} is not namespace/host"));
     };
@@ -174,9 +183,6 @@ fn egress_host(cx: &mut Context<'_>, path: &str, text: &Str) -> Option<EgressHos
         "." => EgressNamespace::Own,
         // `~/*` reaches nothing, so that it adds nothing.
         "~" => return None,
-        other if other.starts_with('~') => {
-            return cx.cut(Code::NotActing, path, "exclusions do not act yet");
-        }
         other => EgressNamespace::Named(Namespace::from(other)),
     };
     match Hostname::parse(host) {
