@@ -210,7 +210,8 @@ impl Drop for Process {
     }
 }
 
+/// Shows a log of a failing test.
 #[expect(clippy::print_stderr, reason = "what a failing test shows")]
-fn show(text: &str) {
+pub fn show(text: &str) {
     eprintln!("{text}");
 }

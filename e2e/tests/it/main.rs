@@ -7,5 +7,6 @@ mod control;
 mod envoy;
 mod goldens;
 mod interop;
+mod netns;
 mod traffic;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use e2e::assert::eventually;
+use e2e::assert::{eventually, wait_until};
 use e2e::client::{self, Answer, shop, url};
 use e2e::mesh::{CATALOGUE, FEED, Mesh, ORDERS, Security, Service, TCP_ECHO, Workload, ok};
 use e2e::process::Process;
@@ -99,6 +99,19 @@ impl World {
     pub(crate) fn load(&self, path: &str, args: &[&str]) -> Value {
         let url = url(CATALOGUE.name, path, self.at(CATALOGUE));
         shop(&[&["http", "--url", &url], args].concat())
+    }
+
+    /// Requests that a workload's proxy, one of ours, has counted.
+    pub(crate) fn counted(workload: &Workload) -> f64 {
+        let page = client::get(workload.admin(), "/stats/prometheus").unwrap().body;
+        let mine = page.lines().filter(|line| line.starts_with("istio_requests_total{"));
+        mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until the caller has sent more requests than now.
+    pub(crate) fn wait_for_flow(&self) {
+        let before = Self::counted(&self.caller);
+        wait_until("requests flow", || Self::counted(&self.caller) > before + 20.0);
     }
 
     /// Calls every service in its own protocol; nothing may fail.
