@@ -71,7 +71,11 @@ impl Worker {
         let changes = pending.changes.iter().map(|id| Str::from(id.0.to_string()));
         let mut set = connection.delivered().next(published.snapshot.generation, changes);
         // Type by type, so that what is found wrong can be replaced type by type.
-        for type_url in TypeUrl::CONFIG.into_iter().filter(|type_url| pending.wanted.has(*type_url)) {
+        // Keys of gateways go to callers who proved who they are, and the plaintext port asks nobody (as istiod: secrets need
+        // a verified identity).
+        let trusted = |type_url: TypeUrl| type_url != TypeUrl::Secret || connection.facts.identity.is_some();
+        let wanted = TypeUrl::CONFIG.into_iter().filter(|type_url| pending.wanted.has(*type_url));
+        for type_url in wanted.filter(|type_url| trusted(*type_url)) {
             let wanted = Wanted::NOTHING.with(type_url);
             let mut translation = self.translate.translate(&published.snapshot, &connection.view, wanted);
             if let Some(resources) = translation.sets.of_mut(type_url).take() {

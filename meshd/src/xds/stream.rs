@@ -12,6 +12,7 @@ use mesh_api_xds::ads::server::{Nack, ServerAction, ServerOptions, ServerSession
 use mesh_api_xds::ads::{Protocol, Request, Response};
 use mesh_api_xds::node::NodeInfo;
 use mesh_api_xds::type_url::TypeUrl;
+use meshd_core::proxy::ProxyType;
 use meshd_core::rollout::ChangeId;
 use meshd_core::translate::Wanted;
 use tokio::sync::mpsc;
@@ -109,6 +110,9 @@ impl Opened {
             protocol = ?self.protocol,
             "Proxy connected"
         );
+        if self.identity.is_none() && connection.view.kind == ProxyType::Router {
+            tracing::info!(proxy = %connection.key.0, "Gateway proved no identity and is served no secrets; use the TLS port");
+        }
         self.streams.queue.push(&connection, Wanted::all(), &[], now());
         let offer = connection.offer().await;
         let session = ServerSession::new(ServerOptions { protocol: self.protocol, marks }, Arc::clone(&offer.set));

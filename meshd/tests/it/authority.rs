@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use mesh_api::identity::SpiffeId;
 use mesh_api_xds::ca_proto::{CertificateClient, IstioCertificateRequest};
+use mesh_api_xds::type_url::TypeUrl;
 use mesh_ca::bundle::TrustBundle;
 use mesh_ca::client::{CertificateRequest, Credential};
 use mesh_ca::key::KeyKind;
@@ -121,4 +123,48 @@ async fn a_plaintext_port_for_everybody_must_be_asked_for() {
     config.grpc = Some(([0, 0, 0, 0], 0).into());
     let error = App::start(config, &mut mesh_api_rt::listen::ListenerTable::new(), None).await.unwrap_err();
     assert!(error.to_string().contains("--allow-plaintext"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_gateways_go_only_to_who_proved_to_be_one() {
+    let bed = Bed::with_shop();
+    let own = TestCa::new(SystemTime::now()).credential("shop", "outside");
+    let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    bed.write(
+        "gateway.yaml",
+        &format!(
+            "apiVersion: v1
+kind: Secret
+metadata: {{name: shop-tls, namespace: edge}}
+type: kubernetes.io/tls
+data: {{tls.crt: {}, tls.key: {}}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: shop, namespace: edge}}
+spec:
+  selector: {{istio: ingress}}
+  servers: [{{port: {{number: 8443, name: https, protocol: HTTPS}}, hosts: ['*'], tls: {{mode: SIMPLE, credentialName: shop-tls}}}}]
+",
+            base64(&own.chain_pem()),
+            base64(&own.key_pem())
+        ),
+    );
+    let app = bed.start().await;
+    let mut router = node("ingress-1", "edge", [10, 0, 5, 1]);
+    router.kind = mesh_api_xds::node::ProxyKind::Router;
+    router.metadata.labels.insert("istio".into(), "ingress".into());
+    let mut unknown = Proxy::new(&router);
+    unknown.connect(&Link::Plain(app.addresses().grpc.unwrap()), None).await.unwrap();
+    unknown.commit().await.unwrap();
+    assert!(!unknown.names(TypeUrl::Listener).is_empty());
+    assert!(unknown.names(TypeUrl::Secret).is_empty());
+    let mut known = Proxy::new(&router);
+    let token = token(&bed, &identity("edge", "ingress"));
+    known.connect(&link(&bed, &app, None), Some(&token)).await.unwrap();
+    known.commit().await.unwrap();
+    assert_eq!(known.names(TypeUrl::Secret), ["kubernetes://shop-tls"]);
+    assert!(!get(app.addresses().monitoring, "/debug/config_dump?proxyID=ingress-1.edge").await.1.contains("PRIVATE"));
+    drop((unknown, known));
+    stop(app).await;
 }
