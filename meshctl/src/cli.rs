@@ -2,10 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::cmd::OutputArgs;
 use crate::cmd::proxy_config::ConfigArgs;
 use crate::cmd::proxy_status::StatusArgs;
 use crate::cmd::validate::ValidateArgs;
+use crate::cmd::version::VersionArgs;
 use crate::cmd::workload::WorkloadArgs;
 use crate::demo::run::DemoArgs;
 use crate::printer::Format;
@@ -28,8 +28,8 @@ const EXAMPLES: &str = "Examples:
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show which build this is
-    Version(OutputArgs),
+    /// Show which build this is, and which builds run
+    Version(VersionArgs),
     /// Check YAML before it is applied
     #[command(visible_alias = "v")]
     Validate(ValidateArgs),
@@ -50,7 +50,7 @@ impl Command {
     #[must_use]
     pub fn format(&self) -> Format {
         match self {
-            Self::Version(output) => output.output,
+            Self::Version(args) => args.output.output,
             Self::Validate(args) => args.output.output,
             Self::ProxyStatus(args) => args.output.output,
             Self::ProxyConfig(args) => args.output().output,

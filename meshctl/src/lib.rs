@@ -11,4 +11,6 @@ pub mod find;
 pub mod http;
 pub mod netns;
 pub mod printer;
+#[cfg(test)]
+mod reference;
 pub mod table;

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run(context: &Context, command: Command) -> Result<Report, CliError> {
     match command {
-        Command::Version(_) => cmd::version::run(),
+        Command::Version(args) => cmd::version::run(context, &args),
         Command::Validate(args) => cmd::validate::run(&args),
         Command::ProxyStatus(args) => cmd::proxy_status::run(context, &args),
         Command::ProxyConfig(args) => cmd::proxy_config::run(context, &args),
