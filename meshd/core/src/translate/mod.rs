@@ -1,6 +1,6 @@
 //! From a snapshot to the resources of one proxy. Pure: the same snapshot and proxy give the same resources on every replica.
 //!
-//! Work is shared in three steps, each a memo ([`memo`]): one resource for equal inputs, one list of resources for all proxies
+//! Work is shared in three steps, each a memo (`memo.rs`): one resource for equal inputs, one list of resources for all proxies
 //! that see the same, one set for equal lists. Lists are made for an *audience*: the proxy with everything blanked out that
 //! must not matter, and the snapshot likewise, so that a list cannot depend on what is not in its key.
 
@@ -246,6 +246,7 @@ impl<P: Product> Translator<P> {
     pub fn translate(&self, snapshot: &Snapshot, proxy: &ProxyView, wanted: Wanted) -> Translation<P> {
         self.scopes.advance(snapshot.generation);
         self.lists.advance(snapshot.generation);
+        self.sets.advance(snapshot.generation);
         let mut sets: PerType<Option<Arc<P::Set>>> = PerType::from_fn(|_| None);
         let mut findings = Vec::new();
         if !wanted.is_nothing() {
