@@ -80,3 +80,17 @@ async fn a_mounted_config_map_changes_as_a_whole() {
     drop(proxy);
     stop(app).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_folder_within_the_configuration_is_no_configuration() {
+    let bed = Bed::with_shop();
+    let mut config = bed.config();
+    config.state_dir = config.config_dir.join("state");
+    let start =
+        async || App::start(config.clone(), &mut mesh_api_rt::listen::ListenerTable::new(), None).await.unwrap();
+    stop(start().await).await;
+    let app = start().await;
+    let page = crate::bed::get_json(app.addresses().monitoring, "/debug/findings").await;
+    assert_eq!(page["findings"], serde_json::json!([]));
+    stop(app).await;
+}

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::walk::{MAX_FILE_BYTES, MAX_FILES};
 
+/// Ending of entries. None of those that are read as configuration, in case the state folder lies within the other.
+const ENDING: &str = "good";
 /// Room for the first line of an entry, in bytes.
 const MAX_HEAD_BYTES: u64 = 16 << 10;
 
@@ -101,12 +103,12 @@ impl LastGood {
     }
 
     fn place(&self, path: &str) -> PathBuf {
-        self.folder.join(format!("{}.yaml", Version::of(path)))
+        self.folder.join(format!("{}.{ENDING}", Version::of(path)))
     }
 }
 
 fn read(place: &Path) -> Option<(Str, Vec<u8>)> {
-    if place.extension()? != "yaml" || fs::metadata(place).ok()?.len() > MAX_FILE_BYTES + MAX_HEAD_BYTES {
+    if place.extension()? != ENDING || fs::metadata(place).ok()?.len() > MAX_FILE_BYTES + MAX_HEAD_BYTES {
         return None;
     }
     let content = fs::read(place).ok()?;
@@ -149,7 +151,7 @@ mod tests {
         let mut content = fs::read(&place).unwrap();
         content.truncate(content.len() - 1);
         fs::write(&place, content).unwrap();
-        fs::write(root.path().join("foreign.yaml"), "no head").unwrap();
+        fs::write(root.path().join("foreign.good"), "no head").unwrap();
         assert!(LastGood::open(root.path().to_owned()).unwrap().1.is_empty());
     }
 
