@@ -83,11 +83,7 @@ pub(super) async fn control_plane(check: &mut Check<'_>) -> Result<String, CliEr
     let load = traffic(check, "/", 100)?;
     check.mesh.kill_meshd().await;
     // Traffic goes on without it, and long enough to be noticed.
-    let before = requests_of(check).await?;
-    let alone = until("traffic goes on without the control plane", || async {
-        Ok(requests_of(check).await? >= before + 100.0)
-    })
-    .await;
+    let alone = check.serve_more("web-1", 100).await;
     let started = Instant::now();
     check.mesh.start_meshd().await?;
     let synced = check.wait_for_sync().await;
@@ -107,11 +103,6 @@ pub(super) async fn control_plane(check: &mut Check<'_>) -> Result<String, CliEr
     ))
 }
 
-async fn requests_of(check: &Check<'_>) -> Result<f64, CliError> {
-    let samples = check.metrics("web-1", "istio_requests_total").await?;
-    Ok(samples.iter().filter(|sample| sample.label("reporter") == "destination").map(|sample| sample.value).sum())
-}
-
 /// Resources that the present control plane has sent, generation marks left out.
 async fn resources_sent(check: &Check<'_>) -> Result<u64, CliError> {
     let page = http::page(check.mesh.monitoring, "/metrics").await;
@@ -124,6 +115,7 @@ async fn resources_sent(check: &Check<'_>) -> Result<u64, CliError> {
 
 pub(super) async fn broken_file(check: &mut Check<'_>) -> Result<String, CliError> {
     let load = traffic(check, "/", 100)?;
+    check.serve_more("web-1", 20).await?;
     let path = check.mesh.dirs.config().join("broken.yaml");
     let name = "broken.yaml";
     let write = yaml::replace(&path, "apiVersion: v1\nkind: Service\nmetadata: {name: x\n");

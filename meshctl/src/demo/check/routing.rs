@@ -62,12 +62,11 @@ pub(super) async fn header(check: &mut Check<'_>) -> Result<String, CliError> {
 }
 
 pub(super) async fn live_edit(check: &mut Check<'_>) -> Result<String, CliError> {
-    let load = traffic(check, "/api/reviews", 100)?;
-    let forth = move_weights(check, 0, "v2").await;
-    let back = move_weights(check, 100, "v1").await;
+    let load = traffic(check, "/api/reviews", 200)?;
+    let moved = back_and_forth(check).await;
     let restored = edit(check, yaml::REVIEWS, &yaml::reviews(90));
     let figures = load.stop().await?;
-    let (forth, back) = (forth?, back?);
+    let (forth, back) = moved?;
     restored?;
     all_well(&figures)?;
     check.wait_for_sync().await?;
@@ -79,7 +78,17 @@ pub(super) async fn live_edit(check: &mut Check<'_>) -> Result<String, CliError>
     ))
 }
 
-/// Saves the file and measures until the last answer of another version than `expected`.
+/// Moves all weight to one version and to the other, each with traffic before and after.
+async fn back_and_forth(check: &Check<'_>) -> Result<(Duration, Duration), CliError> {
+    check.serve_more("web-1", 50).await?;
+    let forth = move_weights(check, 0, "v2").await?;
+    check.serve_more("web-1", 50).await?;
+    let back = move_weights(check, 100, "v1").await?;
+    check.serve_more("web-1", 50).await?;
+    Ok((forth, back))
+}
+
+/// Saves the file and measures until the first answer after which no other version than `expected` answers.
 async fn move_weights(check: &Check<'_>, first: u32, expected: &str) -> Result<Duration, CliError> {
     let saved = Instant::now();
     edit(check, yaml::REVIEWS, &yaml::reviews(first))?;
@@ -87,7 +96,6 @@ async fn move_weights(check: &Check<'_>, first: u32, expected: &str) -> Result<D
     let mut streak = 0;
     let mut since = saved.elapsed();
     while streak < STREAK {
-        let asked = saved.elapsed();
         let answer = http::ask(ingress, "/api/reviews", &[]).await;
         let answer = answer.map_err(|error| CliError::user("no answer").because(&error))?;
         let version = answer.headers.get("x-reviews-version").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -95,7 +103,7 @@ async fn move_weights(check: &Check<'_>, first: u32, expected: &str) -> Result<D
             streak = 0;
         } else {
             if streak == 0 {
-                since = asked;
+                since = saved.elapsed();
             }
             streak += 1;
         }
@@ -182,6 +190,7 @@ spec:
 
 pub(super) async fn random_order(check: &mut Check<'_>) -> Result<String, CliError> {
     let load = traffic(check, "/api/reviews", 150)?;
+    check.serve_more("web-1", 20).await?;
     let mut orders = Vec::new();
     let mut outcome = Ok(());
     for _ in 0..ROUNDS {
@@ -217,6 +226,7 @@ async fn one_round(check: &mut Check<'_>, orders: &mut Vec<String>) -> Result<()
         let before = generation(check).await?;
         edit(check, file, text)?;
         settled(check, before).await?;
+        check.serve_more("web-1", 10).await?;
     }
     let ingress = check.mesh.ingress;
     until("reviews are answered by the new service", || async move {

@@ -15,7 +15,7 @@ use mesh_ca::store::Store;
 use mesh_ca::store::file::FileStore;
 
 use super::Check;
-use super::support::{all_well, ensure, until, wrong};
+use super::support::{all_well, ensure, wrong};
 use crate::demo::plan::{NAMESPACE, Role, STRANGER, TRUST_DOMAIN, Workload};
 use crate::demo::probe::{ProbeRequest, Seen};
 use crate::error::CliError;
@@ -194,12 +194,7 @@ pub(super) async fn rotation(check: &mut Check<'_>) -> Result<String, CliError> 
         after = check.look_at(&workload).await?;
     }
     // A moment of load with the new one.
-    let samples = || check.metrics(SHORT_LIVED, "istio_requests_total");
-    let count = total(&samples().await?);
-    let served = until("requests are served with the new certificate", || async {
-        Ok(total(&samples().await?) >= count + 100.0)
-    })
-    .await;
+    let served = check.serve_more(SHORT_LIVED, 100).await;
     let figures = load.stop().await?;
     served?;
     ensure(after.serial != before.serial && !before.serial.is_empty(), || {
@@ -215,8 +210,4 @@ pub(super) async fn rotation(check: &mut Check<'_>) -> Result<String, CliError> 
         start.elapsed().as_secs_f64(),
         figures.requests
     ))
-}
-
-fn total(samples: &[crate::demo::metrics::Sample]) -> f64 {
-    samples.iter().filter(|sample| sample.label("reporter") == "destination").map(|sample| sample.value).sum()
 }

@@ -92,6 +92,19 @@ impl Check<'_> {
         Ok(parse(&text, prefix))
     }
 
+    /// Requests that the proxy of a workload has let in.
+    pub(super) async fn served(&self, workload: &str) -> Result<f64, CliError> {
+        let samples = self.metrics(workload, "istio_requests_total").await?;
+        Ok(samples.iter().filter(|sample| sample.label("reporter") == "destination").map(|sample| sample.value).sum())
+    }
+
+    /// Waits until the proxy of a workload has let in `count` more.
+    pub(super) async fn serve_more(&self, workload: &str, count: u32) -> Result<(), CliError> {
+        let wanted = self.served(workload).await? + f64::from(count);
+        let what = format!("{workload} is asked {count} times");
+        until(&what, || async { Ok(self.served(workload).await? >= wanted) }).await.map(drop)
+    }
+
     /// A page of a proxy's admin interface.
     pub(super) async fn admin_page(&self, workload: &str, path: &str) -> Result<String, CliError> {
         let address = self.mesh.admin.get(workload).copied();
