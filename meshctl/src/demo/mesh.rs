@@ -21,6 +21,7 @@ use super::plan::{
 };
 use super::sockets::{Sockets, address_of, copy};
 use super::yaml;
+use crate::cmd::proxy_config::certificate_chain;
 use crate::error::CliError;
 use crate::http;
 use crate::netns::{Exit, ProcessSpec};
@@ -215,6 +216,22 @@ impl Mesh {
             let folder = self.dirs.workload(workload);
             self.dirs.write(&folder.join("istio-token"), token.as_bytes())?;
             self.dirs.write(&folder.join("root-cert.pem"), &roots)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the certificate chain that each proxy holds beside its token, for who keeps the folder.
+    ///
+    /// # Errors
+    /// Names the proxy that does not tell.
+    pub async fn save_certificates(&self) -> Result<(), CliError> {
+        for workload in self.plan.proxied() {
+            let Some(admin) = self.admin.get(&workload.name) else { continue };
+            let failed = || CliError::internal(format!("{} does not tell its certificate", workload.name));
+            let dump = http::page(*admin, "/config_dump").await.map_err(|error| failed().because(&error))?;
+            let dump = serde_json::from_slice(&dump).map_err(|error| failed().because(&error))?;
+            let chain = certificate_chain(&dump, "default").ok_or_else(failed)?;
+            self.dirs.write(&self.dirs.workload(workload).join("cert-chain.pem"), &chain)?;
         }
         Ok(())
     }

@@ -115,6 +115,9 @@ async fn play(context: &Context, mesh: &mut Mesh, args: &DemoArgs) -> Result<End
     note(&format!("Starting {} proxies and the shop …", mesh.plan.proxied().count()));
     mesh.start_workloads().await?;
     mesh.wait_for_shop().await?;
+    if args.keep_dir.is_some() {
+        mesh.save_certificates().await?;
+    }
     if args.check {
         let seed = args.seed.unwrap_or_else(rand::random);
         return check::run(mesh, args.requests, seed, &args.only).await.map(End::Done);

@@ -20,6 +20,8 @@ use crate::find::{self, WhereArgs};
 use crate::http;
 use crate::printer::Report;
 
+pub use self::secret::chain as certificate_chain;
+
 /// What to show.
 #[derive(clap::Args, Clone, Debug)]
 #[command(

@@ -60,12 +60,24 @@ fn row(secret: &Value, state: &str, now: SystemTime, table: &mut Table) {
     ]);
 }
 
+/// The certificate chain of the secret `name` in a dump, as PEM.
+#[must_use]
+pub fn chain(dump: &Value, name: &str) -> Option<Vec<u8>> {
+    let secrets = items(dump, "SecretsConfigDump", &LISTS.map(|(list, _)| list), "secret");
+    let secret = secrets.into_iter().find(|secret| text(secret, "name") == name)?;
+    pem_of(at(secret, "tls_certificate.certificate_chain")?)
+}
+
+/// The content of a data source that holds it itself.
+fn pem_of(source: &Value) -> Option<Vec<u8>> {
+    match at(source, "inline_bytes").and_then(Value::as_str) {
+        Some(encoded) => STANDARD.decode(encoded).ok(),
+        None => Some(at(source, "inline_string")?.as_str()?.as_bytes().to_vec()),
+    }
+}
+
 fn first_certificate(source: &Value) -> Option<Cert> {
-    let inline = at(source, "inline_bytes").and_then(Value::as_str);
-    let text = match inline {
-        Some(encoded) => STANDARD.decode(encoded).ok()?,
-        None => at(source, "inline_string")?.as_str()?.as_bytes().to_vec(),
-    };
+    let text = pem_of(source)?;
     let first = pem::certificates(&text).ok()?.into_iter().next()?;
     Cert::parse(first).ok()
 }
@@ -102,6 +114,7 @@ mod tests {
                 "trusted_ca": encode(credential.roots_pem()) } } },
             { "name": "later", "secret": { "name": "later" } },
         ] }] });
+        assert_eq!(chain(&dump, "default"), Some(credential.chain_pem().into_bytes()));
         let report = report_at(&dump, now);
         let rows = &report.table.rows;
         assert_eq!(rows[0][..5], ["default", "Cert Chain", "ACTIVE", "true", &credential.leaf.serial]);
