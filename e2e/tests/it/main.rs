@@ -8,5 +8,6 @@ mod envoy;
 mod goldens;
 mod interop;
 mod netns;
+mod tls;
 mod traffic;
 mod world;
