@@ -134,6 +134,8 @@ fn welcome(mesh: &Mesh) -> String {
     let ingress = mesh.ingress;
     let file = mesh.dirs.config().join(yaml::REVIEWS);
     let folder = mesh.dirs.root().display();
+    // As the user started it: it may not be in the shell's path.
+    let meshctl = std::env::args().next().unwrap_or_else(|| "meshctl".to_owned());
     format!(
         "\n\
 The shop is open at http://{ingress}/
@@ -142,8 +144,8 @@ Try in another shell:
   curl -s http://{ingress}/api/reviews -i           # x-reviews-version tells who answered
   curl -s http://{ingress}/api/reviews -i -H 'end-user: ada'
   sed -i 's/weight: 90/weight: 50/; s/weight: 10$/weight: 50/' {}
-  meshctl proxy-status --mesh-dir {folder}
-  meshctl proxy-config route web-1 --mesh-dir {folder}
+  {meshctl} proxy-status --mesh-dir {folder}
+  {meshctl} proxy-config route web-1 --mesh-dir {folder}
 
 Ctrl-C stops everything.\n",
         file.display()
