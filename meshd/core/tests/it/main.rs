@@ -5,5 +5,6 @@
 mod counts;
 mod fixture;
 mod golden;
+mod mutation;
 mod property;
 mod simulate;

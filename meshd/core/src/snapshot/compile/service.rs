@@ -10,7 +10,7 @@ use mesh_api::crd::networking::service_entry::{
     Location, Resolution as ApiResolution, ServiceEntry as EntrySpec, ServicePort as EntryPort,
 };
 use mesh_api::finding::Finding;
-use mesh_api::host::Hostname;
+use mesh_api::host::{Hostname, is_dns_label};
 use mesh_api::ids::ClusterId;
 use mesh_api::names::EXPORT_TO_ANNOTATION;
 use mesh_api::object::Object;
@@ -27,6 +27,12 @@ pub(crate) fn kube_service(mesh: &Mesh, object: &Object<KubeSpec>, cluster: &Clu
     let mut cx = Context::new(mesh, object.key(), cluster);
     let KubeSpec { cluster_ip, cluster_ips, ports, selector, kind, external_name, publish_not_ready_addresses } =
         &object.spec;
+    let host = mesh.expand(&object.meta.name, cx.namespace());
+    if !is_dns_label(&object.meta.name) || !is_dns_label(cx.namespace()) {
+        let message = format!("{:?} is not a host: a Service's name and namespace are DNS labels", host.as_str());
+        cx.cut::<()>(Code::InvalidName, "metadata.name", message);
+        return Compiled { values: vec![], findings: cx.into_findings() };
+    }
     let resolution = if kind == "ExternalName" {
         match Hostname::parse(external_name) {
             Ok(host) => Resolution::Alias(host),
@@ -55,7 +61,7 @@ pub(crate) fn kube_service(mesh: &Mesh, object: &Object<KubeSpec>, cluster: &Clu
     let service = Service {
         key: cx.key.clone(),
         created: object.meta.creation_timestamp,
-        host: mesh.expand(&object.meta.name, cx.namespace()),
+        host,
         name: object.meta.name.0.clone(),
         namespace: cx.namespace().clone(),
         registry: Registry::Kubernetes,
