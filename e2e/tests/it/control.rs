@@ -92,6 +92,45 @@ fn loop_edits_under_load_fail_no_request() {
 
 #[test]
 #[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_objects_in_any_order_fail_no_request() {
+    let world = two_versions();
+    let load = steady(&world);
+    let both = weights(100);
+    let (subsets, routes) = both.split_once("---\n").unwrap();
+    let both_versions = || {
+        eventually("both versions answer", || {
+            let groups = world.load("/healthz", &["-n", "50"])["by_group"].clone();
+            if groups["v1"].is_u64() && groups["v2"].is_u64() { Ok(()) } else { Err(groups.to_string()) }
+        });
+    };
+    // A change is taken when the control plane has heard of it from all proxies.
+    let settled = || {
+        eventually("all proxies have the change", || {
+            let page = world.mesh.syncz();
+            let changes = page["changes"].as_array().cloned().unwrap_or_default();
+            if changes.iter().all(|change| change["done"] == true) { Ok(()) } else { Err(page["changes"].to_string()) }
+        });
+    };
+    for first_is_routes in [true, false] {
+        let files = [("a-routes", routes), ("b-subsets", subsets)];
+        let order = if first_is_routes { [0, 1] } else { [1, 0] };
+        for file in order {
+            let (name, text) = files[file];
+            world.mesh.write(name, text);
+            settled();
+        }
+        world.wait_for_version("v2", &[]);
+        for file in order {
+            world.mesh.remove(files[file].0);
+            settled();
+        }
+        both_versions();
+    }
+    end(load);
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
 fn loop_a_restarted_control_plane_sends_nothing_again() {
     let mut world = two_versions();
     world.mesh.write("routes", &weights(100));
