@@ -207,8 +207,13 @@ impl Look<'_> {
         let (before, after) = (self.before.scope, self.after.scope);
         let mut wanted = Wanted::NOTHING;
         // What routes import changes with the routes, so that the whole lists are compared, not only what differs.
-        let lists = before.services.len() != after.services.len()
-            || before.services.iter().zip(after.services.iter()).any(|(a, b)| !Arc::ptr_eq(a, b));
+        // So are those of each egress listener: what one imports another may have had already.
+        let differ = |before: &[Arc<Service>], after: &[Arc<Service>]| {
+            before.len() != after.len() || before.iter().zip(after).any(|(a, b)| !Arc::ptr_eq(a, b))
+        };
+        let lists = differ(&before.services, &after.services)
+            || before.egress.len() != after.egress.len()
+            || before.egress.iter().zip(after.egress.iter()).any(|(a, b)| differ(&a.services, &b.services));
         if lists {
             wanted = VISIBLE;
         }
