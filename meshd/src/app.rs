@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::kube::Client;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use mesh_api::identity::{SpiffeId, TrustDomain};
@@ -28,6 +29,7 @@ use crate::config::Config;
 use crate::debug::Pages;
 use crate::findings::Findings;
 use crate::hub::{Hub, Outlets, Published, Question};
+use crate::kube;
 use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ServerMetrics};
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
@@ -119,11 +121,15 @@ impl App {
         let store = FileStore::open(&config.state_dir).context("opening the state folder (--state-dir)")?;
         let store = Arc::new(store);
         let tokens = TokenKeys::load_or_create(&*store).context("loading the keys of bootstrap tokens")?;
-        let source = open_source(&config)?;
+        let client = match &config.kubernetes {
+            Some(kubernetes) => Some(kube::client(kubernetes).await.context("using the cluster (--kubernetes)")?),
+            None => None,
+        };
+        let sources = open_sources(&config, client.as_ref())?;
         let (trigger, _) = drain::channel();
         let mut starting =
             Starting { config, metrics: AllMetrics::new()?, drain: Arc::new(trigger), tasks: JoinSet::new() };
-        let pipeline = starting.pipeline(Box::new(source));
+        let pipeline = starting.pipeline(sources);
         let (ready, is_ready) = watch::channel(false);
         let routes = pipeline.pages(is_ready).router(Arc::clone(&starting.metrics.registry), logging);
         let admin = AdminServer::start("meshd-admin", vec![(sockets.monitoring, routes)]);
@@ -162,8 +168,8 @@ impl App {
 }
 
 impl Starting {
-    /// From the source to the proxies' queues: hub and translators.
-    fn pipeline(&mut self, source: Box<dyn Source>) -> Pipeline {
+    /// From the sources to the proxies' queues: hub and translators.
+    fn pipeline(&mut self, sources: Vec<Box<dyn Source>>) -> Pipeline {
         let metrics = &self.metrics.push;
         let registry = Registry::new(metrics.clone());
         let queue = Queue::new(metrics.clone());
@@ -176,10 +182,13 @@ impl Starting {
             findings: Arc::clone(&findings),
             metrics: metrics.clone(),
         };
-        let (hub, published) = Hub::new([source.name()], self.config.debounce, outlets);
+        let (hub, published) = Hub::new(sources.iter().map(|source| source.name()), self.config.debounce, outlets);
         let (ask, questions) = mpsc::channel(QUESTIONS);
         let (tell, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(source.run(tell, self.drain.watcher()));
+        for source in sources {
+            self.tasks.spawn(source.run(tell.clone(), self.drain.watcher()));
+        }
+        drop(tell);
         self.tasks.spawn(hub.run(events, questions, self.drain.watcher()));
         for _ in 0..self.config.push_workers.max(1) {
             let worker = Worker {
@@ -291,10 +300,22 @@ impl AllMetrics {
     }
 }
 
-fn open_source(config: &Config) -> anyhow::Result<FileSource> {
-    let (cluster, namespace) = (config.cluster.clone(), config.default_namespace.clone());
-    FileSource::open(&config.config_dir, &config.state_dir, cluster, namespace)
-        .with_context(|| format!("opening {} (--config-dir)", config.config_dir.display()))
+/// Every source of configuration that was asked for.
+fn open_sources(config: &Config, client: Option<&Client>) -> anyhow::Result<Vec<Box<dyn Source>>> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    if let Some(folder) = &config.config_dir {
+        let (cluster, namespace) = (config.cluster.clone(), config.default_namespace.clone());
+        let source = FileSource::open(folder, &config.state_dir, cluster, namespace)
+            .with_context(|| format!("opening {} (--config-dir)", folder.display()))?;
+        sources.push(Box::new(source));
+    }
+    if client.is_some() {
+        bail!("taking configuration from a cluster is not part of this build");
+    }
+    if sources.is_empty() {
+        bail!("there is no source of configuration: give --config-dir, --kubernetes or both");
+    }
+    Ok(sources)
 }
 
 async fn first_snapshot(mut published: watch::Receiver<Option<Published>>) -> anyhow::Result<Published> {

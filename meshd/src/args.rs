@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mesh_api::duration;
 use mesh_api::identity::TrustDomain;
-use mesh_api::ids::ClusterId;
+use mesh_api::ids::{ClusterId, Revision};
 use mesh_api::text::Str;
 use mesh_api_rt::runtime::CpuBudget;
 use mesh_api_rt::telemetry::{Levels, LogFormat};
@@ -15,7 +15,7 @@ use mesh_ca::issue::Lifetimes;
 use mesh_ca::selfsigned::DEFAULT_ROOT_TTL;
 use meshd_core::debounce::{DebounceConfig, EndpointLane};
 
-use crate::config::{Config, DEFAULT_CONNECTION_AGE};
+use crate::config::{Config, DEFAULT_CONNECTION_AGE, DEFAULT_REVISION, KubernetesConfig};
 
 /// The control plane of the mesh.
 #[derive(Debug, Parser)]
@@ -38,11 +38,28 @@ pub enum Command {
 
 /// Flags of `meshd run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  meshd run --config-dir ./mesh --state-dir ./state")]
+#[command(
+    after_help = "Example:\n  meshd run --config-dir ./mesh --state-dir ./state\n  meshd run --kubernetes --kubeconfig ~/.kube/config --state-dir ./state"
+)]
 pub struct RunArgs {
     /// Folder of YAML and JSON files to take configuration from; read recursively and watched
-    #[arg(long, alias = "configDir", value_name = "DIR")]
-    config_dir: PathBuf,
+    #[arg(long, alias = "configDir", value_name = "DIR", required_unless_present = "kubernetes")]
+    config_dir: Option<PathBuf>,
+    /// Take configuration from the cluster
+    #[arg(long)]
+    kubernetes: bool,
+    /// File that says how to reach the cluster. Default: KUBECONFIG, else the service account of the pod
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Revision of this control plane
+    #[arg(long, env = "REVISION", value_name = "NAME", default_value = crate::config::DEFAULT_REVISION)]
+    revision: String,
+    /// Pod that this control plane runs in
+    #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "")]
+    pod_name: String,
+    /// Service account that this control plane runs as
+    #[arg(long, env = "SERVICE_ACCOUNT", value_name = "NAME", default_value = "")]
+    service_account: String,
     /// Folder for keys and other state; made if it is not there, for its owner only
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
@@ -161,8 +178,16 @@ impl RunArgs {
         // Istio's formula for both, with its bound.
         let by_cpu = 15_u32.saturating_add(5_u32.saturating_mul(u32::try_from(cpu.cpus).unwrap_or(u32::MAX))).min(100);
         let rate = if tuning.max_streams_per_second == 0 { by_cpu } else { tuning.max_streams_per_second };
+        let revision = if self.revision.is_empty() { DEFAULT_REVISION } else { &self.revision };
+        let kubernetes = self.kubernetes.then(|| KubernetesConfig {
+            kubeconfig: self.kubeconfig,
+            revision: Revision::from(revision),
+            pod_name: Str::from(self.pod_name),
+            service_account: Str::from(self.service_account),
+        });
         Config {
             config_dir: self.config_dir,
+            kubernetes,
             state_dir: self.state_dir,
             grpc: self.grpc_addr.0,
             secure_grpc: self.secure_grpc_addr.0,
@@ -241,6 +266,25 @@ mod tests {
         let names = config.serving_names();
         assert!(
             names.contains(&"istiod.istio-system.svc".to_owned()) && names.ends_with(&["a".to_owned(), "b".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_cluster_a_folder_or_both_are_the_source() {
+        assert!(parse(&[]).kubernetes.is_none());
+        let both = parse(&["--kubernetes", "--revision", "canary"]).kubernetes.unwrap();
+        assert_eq!(both.name_of("istio"), "istio-canary");
+        let alone = ["meshd", "run", "--state-dir", "s", "--kubernetes", "--kubeconfig", "k", "--revision", ""];
+        let Command::Run(args) = Cli::try_parse_from(alone).unwrap().command else { panic!("not run") };
+        let config = args.into_config(&CpuBudget { cpus: 2, quota: None });
+        assert_eq!(config.config_dir, None);
+        let kubernetes = config.kubernetes.unwrap();
+        assert_eq!(kubernetes.name_of("istio"), "istio");
+        assert_eq!(kubernetes.kubeconfig, Some(PathBuf::from("k")));
+        assert!(Cli::try_parse_from(["meshd", "run", "--state-dir", "s"]).is_err(), "no source at all");
+        assert!(
+            Cli::try_parse_from(["meshd", "run", "--state-dir", "s", "--config-dir", "c", "--kubeconfig", "k"])
+                .is_err()
         );
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh_api::identity::TrustDomain;
-use mesh_api::ids::ClusterId;
+use mesh_api::ids::{ClusterId, Revision};
 use mesh_api::text::Str;
 use mesh_ca::issue::Lifetimes;
 use mesh_ca::selfsigned::DEFAULT_ROOT_TTL;
@@ -14,8 +14,10 @@ use meshd_core::debounce::DebounceConfig;
 /// The settings of a control plane.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Folder of YAML and JSON files: the source of configuration.
-    pub config_dir: PathBuf,
+    /// Folder of YAML and JSON files as a source of configuration.
+    pub config_dir: Option<PathBuf>,
+    /// The cluster as a source of configuration; `None` runs without one.
+    pub kubernetes: Option<KubernetesConfig>,
     /// Folder of what must survive a restart: the authority's key, the keys of tokens, last good versions of files. Only its
     /// owner may enter it; one process uses it at a time.
     pub state_dir: PathBuf,
@@ -53,6 +55,33 @@ pub struct Config {
     pub max_connection_age: Duration,
 }
 
+/// How the control plane uses the cluster that it serves.
+#[derive(Clone, Debug)]
+pub struct KubernetesConfig {
+    /// File that says how to reach the cluster; `None` looks where clients of Kubernetes look.
+    pub kubeconfig: Option<PathBuf>,
+    /// Revision of this control plane, `default` for the one without a name.
+    pub revision: Revision,
+    /// Name of the pod it runs in, its identity among replicas; empty outside a cluster.
+    pub pod_name: Str,
+    /// Service account it runs as; empty outside a cluster.
+    pub service_account: Str,
+}
+
+/// The revision that has no suffix in the names of its objects.
+pub const DEFAULT_REVISION: &str = "default";
+
+impl KubernetesConfig {
+    /// The name of an object that each revision has for itself: `base`, or `base-REVISION`.
+    #[must_use]
+    pub fn name_of(&self, base: &str) -> String {
+        match self.revision.as_str() {
+            "" | DEFAULT_REVISION => base.to_owned(),
+            revision => format!("{base}-{revision}"),
+        }
+    }
+}
+
 /// Source: istiod `--keepaliveMaxServerConnectionAge`.
 pub const DEFAULT_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
@@ -62,7 +91,8 @@ impl Config {
     pub fn on_loopback(config_dir: PathBuf, state_dir: PathBuf) -> Self {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
-            config_dir,
+            config_dir: Some(config_dir),
+            kubernetes: None,
             state_dir,
             grpc: Some(any_port),
             secure_grpc: Some(any_port),

@@ -15,6 +15,7 @@ pub mod config;
 mod debug;
 mod findings;
 mod hub;
+mod kube;
 mod metrics;
 mod push;
 #[cfg(test)]

@@ -66,8 +66,12 @@ impl Bed {
         self.root.path().join("state")
     }
 
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.root.path().join("config")
+    }
+
     pub(crate) fn config(&self) -> Config {
-        Config::on_loopback(self.root.path().join("config"), self.state())
+        Config::on_loopback(self.folder(), self.state())
     }
 
     /// Puts a file in its place as a whole, as editors do.

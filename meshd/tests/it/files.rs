@@ -20,7 +20,7 @@ async fn connected(bed: &Bed) -> (App, Proxy) {
 async fn a_file_written_in_place_is_never_seen_half() {
     let bed = Bed::with_shop();
     let (app, mut proxy) = connected(&bed).await;
-    let path = bed.config().config_dir.join("reviews.yaml");
+    let path = bed.folder().join("reviews.yaml");
     for last in 2..6 {
         // Truncated first, then written.
         fs::write(&path, service("reviews", &format!("10.0.1.{last}"))).unwrap();
@@ -37,7 +37,7 @@ async fn a_file_written_in_place_is_never_seen_half() {
 async fn a_new_folder_with_files_is_read() {
     let bed = Bed::with_shop();
     let (app, mut proxy) = connected(&bed).await;
-    let folder = bed.config().config_dir.join("team/stock");
+    let folder = bed.folder().join("team/stock");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("stock.yaml"), service("stock", "10.0.3.1")).unwrap();
     proxy.commit().await.unwrap();
@@ -49,7 +49,7 @@ async fn a_new_folder_with_files_is_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mounted_config_map_changes_as_a_whole() {
     let bed = Bed::new();
-    let root = bed.config().config_dir;
+    let root = bed.folder();
     let generation = |number: u8| {
         let folder = root.join(format!("..{number}"));
         fs::create_dir(&folder).unwrap();
@@ -85,7 +85,7 @@ async fn a_mounted_config_map_changes_as_a_whole() {
 async fn a_state_folder_within_the_configuration_is_no_configuration() {
     let bed = Bed::with_shop();
     let mut config = bed.config();
-    config.state_dir = config.config_dir.join("state");
+    config.state_dir = bed.folder().join("state");
     let start =
         async || App::start(config.clone(), &mut mesh_api_rt::listen::ListenerTable::new(), None).await.unwrap();
     stop(start().await).await;

@@ -69,7 +69,7 @@ async fn what_cannot_start_says_what_and_why() {
     };
     let bed = Bed::with_shop();
     let mut config = bed.config();
-    config.config_dir = bed.state().join("nowhere");
+    config.config_dir = Some(bed.state().join("nowhere"));
     let said = start(config).await;
     assert!(said.contains("nowhere (--config-dir)") && said.contains("No such file"), "{said}");
 
