@@ -6,6 +6,7 @@ use mesh_api::identity::{IdentityError, SpiffeId, TrustDomain};
 use rustls_pki_types::CertificateDer;
 
 use crate::cert::{Cert, CertError};
+use crate::review::{ReviewError, ServiceAccount};
 use crate::token::{TokenError, TokenKeys};
 
 /// The identities that count as the mesh's own.
@@ -24,6 +25,8 @@ pub enum Proof {
     Certificate,
     /// With a bootstrap token.
     Token,
+    /// With the token of a Kubernetes service account.
+    ServiceAccount,
 }
 
 /// An authenticated caller.
@@ -33,6 +36,8 @@ pub struct Caller {
     pub identity: SpiffeId,
     /// How it proved that.
     pub proof: Proof,
+    /// The pod that its token is bound to; `None` where the proof names none.
+    pub pod: Option<String>,
 }
 
 /// Why a caller is not known.
@@ -65,6 +70,9 @@ pub enum CallerError {
     /// The token is not accepted.
     #[error("the token is not accepted")]
     Token(#[source] TokenError),
+    /// The token of a service account is not accepted, or nobody can say now.
+    #[error(transparent)]
+    ServiceAccount(#[from] ReviewError),
 }
 
 impl Trust {
@@ -90,7 +98,7 @@ impl Caller {
     /// When the certificate does not name exactly one workload of this mesh.
     pub fn from_certificate(leaf: &CertificateDer<'_>, trust: &Trust) -> Result<Self, CallerError> {
         let identity = trust.check(identity_of(leaf)?)?;
-        Ok(Self { identity, proof: Proof::Certificate })
+        Ok(Self { identity, proof: Proof::Certificate, pod: None })
     }
 
     /// The caller behind a bootstrap token, as sent in `authorization: Bearer …` (without the word).
@@ -100,7 +108,19 @@ impl Caller {
     pub fn from_token(token: &str, keys: &TokenKeys, trust: &Trust, now: SystemTime) -> Result<Self, CallerError> {
         let claims = keys.verify(token, now).map_err(CallerError::Token)?;
         let identity = trust.check(claims.identity)?;
-        Ok(Self { identity, proof: Proof::Token })
+        Ok(Self { identity, proof: Proof::Token, pod: None })
+    }
+
+    /// The caller behind the token of a service account, which the API server has accepted. Its trust domain is the mesh's.
+    ///
+    /// # Errors
+    /// When namespace and name make no identity.
+    pub fn from_service_account(account: &ServiceAccount, trust: &Trust) -> Result<Self, CallerError> {
+        let identity = SpiffeId::new(trust.domain.clone(), account.namespace.as_str(), account.name.as_str());
+        // Read back: the parts came from a cluster.
+        let uri = identity.to_string();
+        let identity = SpiffeId::parse(&uri).map_err(|source| CallerError::Identity { uri, source })?;
+        Ok(Self { identity, proof: Proof::ServiceAccount, pod: account.pod.clone() })
     }
 }
 

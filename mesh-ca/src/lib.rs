@@ -21,7 +21,9 @@ pub mod issue;
 pub mod key;
 pub mod pem;
 pub mod plugged;
+pub mod review;
 pub mod rotation;
+pub mod secret;
 pub mod selfsigned;
 #[cfg(any(test, feature = "server"))]
 pub mod service;

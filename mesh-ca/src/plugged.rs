@@ -21,6 +21,7 @@ use crate::csr::{CsrError, ValidCsr};
 use crate::issue::{IssueError, Lifetimes};
 use crate::key::{KeyError, KeyKind, PrivateKey};
 use crate::pem::{self, PemError};
+use crate::secret::Entries;
 use crate::time::display;
 
 /// Most certificates between the authority and the root.
@@ -66,6 +67,12 @@ pub enum PluggedError {
     NoLayout {
         /// The folder.
         folder: String,
+    },
+    /// A part of the layout is not there.
+    #[error("{file} is missing")]
+    Missing {
+        /// Which one.
+        file: String,
     },
     /// A file holds no list of certificates.
     #[error("{file} cannot be used")]
@@ -321,6 +328,37 @@ impl fmt::Debug for CaCerts {
         let chain = self.cert_chain.as_ref().map(|file| &file.name);
         let files = [Some(&self.ca_cert.name), Some(&self.ca_key.name), chain, Some(&self.root_cert.name)];
         f.debug_list().entries(files.into_iter().flatten()).finish()
+    }
+}
+
+impl CaCerts {
+    /// Takes the entries of a Secret in Istio's layout (`cacerts`, `istio-ca-secret`) or in that of `kubernetes.io/tls`.
+    /// `place` names the Secret in messages. Without roots the authority's own certificate is the root.
+    ///
+    /// # Errors
+    /// When there is no such layout, or one of its entries is missing.
+    pub fn from_entries(place: &str, entries: &Entries) -> Result<Self, PluggedError> {
+        let there = |name: &str| entries.get(name).is_some_and(|content| !content.trim_ascii().is_empty());
+        let (cert, key, chain, root) = if there("ca-cert.pem") {
+            ("ca-cert.pem", "ca-key.pem", Some("cert-chain.pem"), "root-cert.pem")
+        } else if there("tls.crt") {
+            ("tls.crt", "tls.key", None, "ca.crt")
+        } else {
+            return Err(PluggedError::NoLayout { folder: place.to_owned() });
+        };
+        let name = |entry: &str| format!("{entry} of {place}");
+        let get = |entry: &str| match entries.get(entry) {
+            Some(content) => Ok(Input { name: name(entry), content: content.clone() }),
+            None => Err(PluggedError::Missing { file: name(entry) }),
+        };
+        let public = |entry: &str| get(entry).map(|input| Input { name: input.name, content: input.content.to_vec() });
+        let root = if there(root) { root } else { cert };
+        Ok(Self {
+            ca_cert: public(cert)?,
+            ca_key: get(key)?,
+            cert_chain: chain.filter(|chain| there(chain)).map(public).transpose()?,
+            root_cert: public(root)?,
+        })
     }
 }
 

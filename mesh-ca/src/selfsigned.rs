@@ -158,6 +158,12 @@ impl SelfSigned {
         Arc::clone(&self.authority)
     }
 
+    /// Key and certificate of the root that issues, for those who know nothing of replacements.
+    #[must_use]
+    pub fn issuing_pem(&self) -> (Zeroizing<String>, String) {
+        (self.state.issuing.key.to_pem(), self.state.issuing.cert.to_pem())
+    }
+
     /// How far a replacement of the root has come.
     #[must_use]
     pub fn phase(&self) -> Phase {

@@ -74,6 +74,8 @@ pub enum Code {
     FailedPrecondition = 9,
     /// `INTERNAL`
     Internal = 13,
+    /// `UNAVAILABLE`
+    Unavailable = 14,
     /// `UNAUTHENTICATED`
     Unauthenticated = 16,
 }
@@ -83,6 +85,7 @@ impl Refusal {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
+            Self::Caller(CallerError::ServiceAccount(error)) if error.is_transient() => Code::Unavailable,
             Self::Caller(_) => Code::Unauthenticated,
             Self::Csr(_) | Self::Signer(_) => Code::InvalidArgument,
             Self::Impersonation { .. } => Code::PermissionDenied,

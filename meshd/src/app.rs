@@ -23,6 +23,7 @@ use meshd_core::translate::Translator;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::ca::reviewer::Reviewer;
 use crate::ca::roots::{CaOptions, Roots};
 use crate::ca::service::Certificates;
 use crate::config::Config;
@@ -30,7 +31,7 @@ use crate::debug::Pages;
 use crate::findings::Findings;
 use crate::hub::{Hub, Outlets, Published, Question};
 use crate::kube;
-use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ServerMetrics};
+use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics};
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
 use crate::push::translate::Translate;
@@ -78,6 +79,7 @@ struct AllMetrics {
     push: PushMetrics,
     server: ServerMetrics,
     ca: CaMetrics,
+    review: ReviewMetrics,
 }
 
 /// What the steps of the start share.
@@ -86,6 +88,8 @@ struct Starting {
     metrics: AllMetrics,
     drain: Arc<Trigger>,
     tasks: JoinSet<()>,
+    /// The cluster, where there is one.
+    client: Option<Client>,
 }
 
 /// From the source to the proxies' queues.
@@ -127,8 +131,8 @@ impl App {
         };
         let sources = open_sources(&config, client.as_ref())?;
         let (trigger, _) = drain::channel();
-        let mut starting =
-            Starting { config, metrics: AllMetrics::new()?, drain: Arc::new(trigger), tasks: JoinSet::new() };
+        let (metrics, tasks) = (AllMetrics::new()?, JoinSet::new());
+        let mut starting = Starting { config, metrics, drain: Arc::new(trigger), tasks, client };
         let pipeline = starting.pipeline(sources);
         let (ready, is_ready) = watch::channel(false);
         let routes = pipeline.pages(is_ready).router(Arc::clone(&starting.metrics.registry), logging);
@@ -210,11 +214,14 @@ impl Starting {
         store: Arc<FileStore>,
         tokens: TokenKeys,
     ) -> anyhow::Result<(Services, Current)> {
-        let Self { config, metrics, drain, tasks } = self;
+        let Self { config, metrics, drain, tasks, client } = self;
         let domain = trust_domain(config, first)?;
         let aliases = first.snapshot.mesh.trust_domain_aliases.to_vec();
         let trust = ArcSwap::from_pointee(Trust { domain: domain.clone(), aliases });
-        let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens) });
+        let reviewer = client
+            .clone()
+            .map(|client| Arc::new(Reviewer::new(client, config.token_audiences.clone(), metrics.review.clone())));
+        let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens), reviewer });
         tasks.spawn(follow_mesh(pipeline.published.clone(), Arc::clone(&authenticator), drain.watcher()));
         let serving: Current = Arc::default();
         let options = ca_options(config, domain);
@@ -293,10 +300,11 @@ impl AllMetrics {
     fn new() -> anyhow::Result<Self> {
         let mut metrics = Metrics::new();
         let (push, server, ca) = (metrics.register()?, metrics.register()?, metrics.register()?);
+        let review = metrics.register()?;
         let info: InfoMetrics = metrics.register()?;
         info.info.get_or_create(&ByVersion { version: env!("CARGO_PKG_VERSION").to_owned() }).set(1);
         process::register(&mut metrics)?;
-        Ok(Self { registry: metrics.share(), push, server, ca })
+        Ok(Self { registry: metrics.share(), push, server, ca, review })
     }
 }
 

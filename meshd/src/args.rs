@@ -93,6 +93,12 @@ pub struct RunArgs {
     /// Folder of a plugged-in authority (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem)
     #[arg(long, value_name = "DIR")]
     ca_certs_dir: Option<PathBuf>,
+    /// What the token of a service account must be meant for, one of these
+    #[arg(long, env = "TOKEN_AUDIENCES", value_name = "AUDIENCE", value_delimiter = ',', default_value = mesh_ca::token::AUDIENCE)]
+    token_audiences: Vec<String>,
+    /// Tokens that proxies show: third-party-jwt (projected, for the audience) or first-party-jwt (those for the API server)
+    #[arg(long, env = "JWT_POLICY", value_name = "POLICY", default_value = "third-party-jwt", value_parser = ["third-party-jwt", "first-party-jwt"])]
+    jwt_policy: String,
     /// Age at which a connection of a proxy is renewed
     #[arg(long, alias = "keepaliveMaxServerConnectionAge", value_name = "DURATION", value_parser = duration::parse)]
     max_connection_age: Option<Duration>,
@@ -199,6 +205,12 @@ impl RunArgs {
             default_namespace: Str::from(self.default_namespace),
             dns_names: self.sans.into_iter().filter(|name| !name.is_empty()).collect(),
             ca_certs: self.ca_certs_dir,
+            token_audiences: match self.jwt_policy.as_str() {
+                // Such tokens are for the API server, which needs no naming.
+                "first-party-jwt" => Vec::new(),
+                _ if self.token_audiences.iter().all(String::is_empty) => vec![mesh_ca::token::AUDIENCE.to_owned()],
+                _ => self.token_audiences.into_iter().filter(|audience| !audience.is_empty()).collect(),
+            },
             lifetimes: Lifetimes {
                 default: tuning.workload_cert_ttl.unwrap_or(lifetimes.default),
                 max: tuning.max_workload_cert_ttl.unwrap_or(lifetimes.max),
@@ -286,6 +298,14 @@ mod tests {
             Cli::try_parse_from(["meshd", "run", "--state-dir", "s", "--config-dir", "c", "--kubeconfig", "k"])
                 .is_err()
         );
+    }
+
+    #[test]
+    fn the_policy_says_what_tokens_are_for() {
+        assert_eq!(parse(&[]).token_audiences, ["istio-ca"]);
+        assert_eq!(parse(&["--token-audiences", "a,b"]).token_audiences, ["a", "b"]);
+        assert_eq!(parse(&["--token-audiences", ""]).token_audiences, ["istio-ca"], "nothing is not anything");
+        assert_eq!(parse(&["--jwt-policy", "first-party-jwt"]).token_audiences, [""; 0]);
     }
 
     #[test]

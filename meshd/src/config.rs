@@ -41,6 +41,8 @@ pub struct Config {
     pub dns_names: Vec<String>,
     /// Folder of a plugged-in authority, in Istio's `cacerts` layout. Without it, the authority is self-signed.
     pub ca_certs: Option<PathBuf>,
+    /// What tokens of service accounts must be meant for; none accepts those for the API server itself.
+    pub token_audiences: Vec<String>,
     /// Lifetimes of issued certificates.
     pub lifetimes: Lifetimes,
     /// Lifetime of a self-signed root.
@@ -104,6 +106,7 @@ impl Config {
             default_namespace: Str::from("default"),
             dns_names: Vec::new(),
             ca_certs: None,
+            token_audiences: vec![mesh_ca::token::AUDIENCE.to_owned()],
             lifetimes: Lifetimes::default(),
             root_ttl: DEFAULT_ROOT_TTL,
             debounce: DebounceConfig::default(),

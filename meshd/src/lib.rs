@@ -12,6 +12,7 @@ pub mod app;
 pub mod args;
 mod ca;
 pub mod config;
+mod controller;
 mod debug;
 mod findings;
 mod hub;

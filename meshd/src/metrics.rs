@@ -145,6 +145,18 @@ mesh_api_rt::metrics! {
 }
 
 mesh_api_rt::metrics! {
+    /// Questions to the API server about the tokens of service accounts.
+    pub(crate) struct ReviewMetrics {
+        /// Tokens that the API server was asked about.
+        pub(crate) asked: Counter = "meshd_token_reviews_total",
+        /// Tokens whose answer was remembered from before.
+        pub(crate) remembered: Counter = "meshd_token_reviews_remembered_total",
+        /// Tokens about which the API server gave no answer.
+        pub(crate) failed: Counter = "meshd_token_reviews_failed_total",
+    }
+}
+
+mesh_api_rt::metrics! {
     /// The build, as istiod tells it.
     pub(crate) struct InfoMetrics {
         /// Always one; the label is the version of the control plane.
@@ -197,6 +209,7 @@ mod tests {
         metrics.register::<PushMetrics>().unwrap();
         metrics.register::<ServerMetrics>().unwrap();
         metrics.register::<CaMetrics>().unwrap();
+        metrics.register::<ReviewMetrics>().unwrap();
         metrics.register::<InfoMetrics>().unwrap();
         assert!(metrics.declarations().count() > 40);
     }

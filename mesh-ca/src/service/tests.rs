@@ -4,6 +4,7 @@ use super::*;
 use crate::caller::{Proof, Trust, identity_of};
 use crate::client::CertificateRequest;
 use crate::key::KeyKind;
+use crate::review::ReviewError;
 use crate::testing::TestCa;
 use crate::time::from_unix;
 use crate::token::{DEFAULT_TTL, TokenKeys};
@@ -15,7 +16,7 @@ fn now() -> SystemTime {
 }
 
 fn caller(text: &str) -> Caller {
-    Caller { identity: SpiffeId::parse(text).unwrap(), proof: Proof::Token }
+    Caller { identity: SpiffeId::parse(text).unwrap(), proof: Proof::Token, pod: None }
 }
 
 fn web() -> Caller {
@@ -43,7 +44,7 @@ fn first_with_a_token_then_with_the_certificate() {
     assert_eq!(credential.leaf.not_after, now() + Duration::from_secs(86_400));
 
     let by_certificate = Caller::from_certificate(credential.leaf.der(), &trust).unwrap();
-    assert_eq!(by_certificate, Caller { identity, proof: Proof::Certificate });
+    assert_eq!(by_certificate, Caller { identity, proof: Proof::Certificate, pod: None });
 }
 
 #[test]
@@ -111,6 +112,8 @@ fn refusals_have_codes() {
     let own = Some("spiffe://cluster.local/ns/shop/sa/web");
     assert!(handle(ca.authority(), Request { impersonated: own, signer: Some(""), ..good }, &web(), now()).is_ok());
     assert_eq!(Refusal::Caller(CallerError::Anonymous).code() as i32, 16);
+    let later = ReviewError::Unavailable { reason: String::new() };
+    assert_eq!(Refusal::Caller(later.into()).code() as i32, 14);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The certificate authority of the mesh: what issues, what serves.
 
+pub(crate) mod reviewer;
 pub(crate) mod roots;
 pub(crate) mod service;

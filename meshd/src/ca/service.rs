@@ -27,7 +27,7 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    fn create(&self, peer: &Peer, request: &Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
+    async fn create(&self, peer: &Peer, request: &Request<IstioCertificateRequest>) -> Result<Vec<String>, Status> {
         let now = SystemTime::now();
         self.metrics.requests.inc();
         if !peer.secure && !peer.address.ip().to_canonical().is_loopback() {
@@ -36,7 +36,7 @@ impl Certificates {
                 "certificates are issued over TLS only; use the secure port (15012)",
             ));
         }
-        let caller = match self.authenticator.caller(peer, request.metadata(), now) {
+        let caller = match self.authenticator.caller(peer, request.metadata(), now).await {
             Ok(caller) => caller,
             Err(error) => return Err(self.refuse(peer, None, &Refusal::Caller(error))),
         };
@@ -81,6 +81,7 @@ impl Certificates {
             Code::PermissionDenied => tonic::Code::PermissionDenied,
             Code::FailedPrecondition => tonic::Code::FailedPrecondition,
             Code::Internal => tonic::Code::Internal,
+            Code::Unavailable => tonic::Code::Unavailable,
             Code::Unauthenticated => tonic::Code::Unauthenticated,
         };
         Status::new(code, said)
@@ -92,6 +93,7 @@ fn audit(peer: &Peer, caller: &Caller, answer: &Answer) {
     let proof = match caller.proof {
         Proof::Certificate => "certificate",
         Proof::Token => "token",
+        Proof::ServiceAccount => "service account",
     };
     let expires = display(answer.leaf.not_after);
     tracing::info!(
@@ -99,6 +101,7 @@ fn audit(peer: &Peer, caller: &Caller, answer: &Answer) {
         peer = %peer.address,
         identity = %caller.identity,
         proof,
+        pod = caller.pod.as_deref().unwrap_or_default(),
         serial = %answer.leaf.serial,
         expires,
         ignored_names = ?answer.ignored,
@@ -116,7 +119,7 @@ impl CertificateService for Certificates {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::internal("a request without a peer"))?;
         // A signature takes well under a millisecond with the keys we make; an RSA key that was plugged in takes a few.
-        let cert_chain = self.create(&peer, &request)?;
+        let cert_chain = self.create(&peer, &request).await?;
         Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }

@@ -9,9 +9,12 @@ use arc_swap::ArcSwap;
 use mesh_api::identity::SpiffeId;
 use mesh_api_xds::node::NodeInfo;
 use mesh_ca::caller::{Caller, CallerError, Trust};
-use mesh_ca::token::TokenKeys;
+use mesh_ca::review::ReviewError;
+use mesh_ca::token::{TokenError, TokenKeys};
 use rustls_pki_types::CertificateDer;
 use tonic::metadata::MetadataMap;
+
+use crate::ca::reviewer::Reviewer;
 
 /// The other side of a connection.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub(crate) struct Authenticator {
     pub(crate) trust: ArcSwap<Trust>,
     /// The keys of bootstrap tokens.
     pub(crate) tokens: Arc<TokenKeys>,
+    /// Who knows the tokens of service accounts; `None` outside Kubernetes.
+    pub(crate) reviewer: Option<Arc<Reviewer>>,
 }
 
 /// A proxy that says something of itself that it did not prove.
@@ -57,17 +62,33 @@ pub(crate) enum NodeMismatch {
 }
 
 impl Authenticator {
-    /// The caller behind a request: by its certificate, else by its bearer token.
+    /// The caller behind a request: by its certificate, else by its bearer token, which is one of ours or that of a service
+    /// account.
     ///
     /// # Errors
     /// When there is neither, or it is not accepted.
-    pub(crate) fn caller(&self, peer: &Peer, metadata: &MetadataMap, now: SystemTime) -> Result<Caller, CallerError> {
-        let trust = self.trust.load();
+    pub(crate) async fn caller(
+        &self,
+        peer: &Peer,
+        metadata: &MetadataMap,
+        now: SystemTime,
+    ) -> Result<Caller, CallerError> {
+        let trust = self.trust.load_full();
         if let Some(certificate) = &peer.certificate {
             return Caller::from_certificate(certificate, &trust);
         }
         let token = bearer(metadata).ok_or(CallerError::Anonymous)?;
-        Caller::from_token(token, &self.tokens, &trust, now)
+        match (Caller::from_token(token, &self.tokens, &trust, now), &self.reviewer) {
+            // Not one of ours, whatever else it is: a foreign key in the header, or longer than ours.
+            (Err(CallerError::Token(TokenError::UnknownKey | TokenError::TooLarge)), Some(reviewer)) => {
+                // Whoever listens to such a connection could use the token as well. On this machine nobody does.
+                if !peer.secure && !peer.address.ip().to_canonical().is_loopback() {
+                    return Err(ReviewError::Plaintext.into());
+                }
+                Caller::from_service_account(&*reviewer.review(token).await?, &trust)
+            }
+            (ours, _) => ours,
+        }
     }
 
     /// The identity of a discovery stream. On the plaintext port none is needed, as with istiod (`XDS_AUTH_PLAINTEXT` is
@@ -75,13 +96,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// See [`Authenticator::caller`].
-    pub(crate) fn stream(
+    pub(crate) async fn stream(
         &self,
         peer: &Peer,
         metadata: &MetadataMap,
         now: SystemTime,
     ) -> Result<Option<SpiffeId>, CallerError> {
-        match self.caller(peer, metadata, now) {
+        match self.caller(peer, metadata, now).await {
             Ok(caller) => Ok(Some(caller.identity)),
             Err(CallerError::Anonymous) if !peer.secure => Ok(None),
             Err(error) => Err(error),
@@ -122,12 +143,15 @@ mod tests {
     use mesh_ca::caller::Proof;
     use mesh_ca::testing::TestCa;
 
+    use mesh_api_rt::metrics::Metrics;
+
     use super::*;
+    use crate::controller::fake;
     use crate::xds::view::tests::mk_node;
 
     fn mk_authenticator() -> Authenticator {
         let trust = ArcSwap::from_pointee(Trust::new(TrustDomain::default()));
-        Authenticator { trust, tokens: Arc::new(TokenKeys::generate().unwrap()) }
+        Authenticator { trust, tokens: Arc::new(TokenKeys::generate().unwrap()), reviewer: None }
     }
 
     fn mk_peer(secure: bool, certificate: Option<CertificateDer<'static>>) -> Peer {
@@ -141,26 +165,54 @@ mod tests {
         metadata
     }
 
-    #[test]
-    fn a_certificate_counts_more_than_a_token() {
+    #[tokio::test]
+    async fn a_certificate_counts_more_than_a_token() {
         let now = SystemTime::now();
         let (auth, ca) = (mk_authenticator(), TestCa::new(now));
         let token = auth.tokens.mint(&ca.identity("shop", "by-token"), Duration::from_secs(60), now).unwrap();
         let leaf = ca.credential("shop", "by-cert").leaf.der().clone();
-        let caller = auth.caller(&mk_peer(true, Some(leaf)), &with_token(&token), now).unwrap();
+        let caller = auth.caller(&mk_peer(true, Some(leaf)), &with_token(&token), now).await.unwrap();
         assert_eq!((caller.proof, caller.identity.service_account.as_str()), (Proof::Certificate, "by-cert"));
-        let caller = auth.caller(&mk_peer(true, None), &with_token(&token), now).unwrap();
+        let caller = auth.caller(&mk_peer(true, None), &with_token(&token), now).await.unwrap();
         assert_eq!((caller.proof, caller.identity.service_account.as_str()), (Proof::Token, "by-token"));
     }
 
-    #[test]
-    fn nobody_in_particular_is_served_in_plaintext_only() {
+    #[tokio::test]
+    async fn nobody_in_particular_is_served_in_plaintext_only() {
         let (auth, now) = (mk_authenticator(), SystemTime::now());
         let nothing = MetadataMap::new();
-        assert_eq!(auth.stream(&mk_peer(false, None), &nothing, now), Ok(None));
-        assert_eq!(auth.stream(&mk_peer(true, None), &nothing, now), Err(CallerError::Anonymous));
+        assert_eq!(auth.stream(&mk_peer(false, None), &nothing, now).await, Ok(None));
+        assert_eq!(auth.stream(&mk_peer(true, None), &nothing, now).await, Err(CallerError::Anonymous));
         // A wrong token is refused on both.
-        assert!(auth.stream(&mk_peer(false, None), &with_token("x.y.z"), now).is_err());
+        assert!(auth.stream(&mk_peer(false, None), &with_token("x.y.z"), now).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn service_accounts_prove_themselves_over_tls() {
+        let client = fake::answering(|request| {
+            assert_eq!(request.uri().path(), "/apis/authentication.k8s.io/v1/tokenreviews");
+            let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            assert_eq!(asked["spec"]["audiences"], serde_json::json!(["istio-ca"]));
+            let user = serde_json::json!({
+                "username": "system:serviceaccount:shop:web",
+                "extra": {"authentication.kubernetes.io/pod-name": ["web-1"]},
+            });
+            let authenticated = asked["spec"]["token"] == "e30.e30.good";
+            let status = serde_json::json!({"authenticated": authenticated, "audiences": ["istio-ca"], "user": user});
+            (201, serde_json::json!({"metadata": {}, "spec": {}, "status": status}))
+        });
+        let metrics = Metrics::new().register().unwrap();
+        let reviewer = Reviewer::new(client, vec!["istio-ca".to_owned()], metrics);
+        let auth = Authenticator { reviewer: Some(Arc::new(reviewer)), ..mk_authenticator() };
+        let now = SystemTime::now();
+        let caller = auth.caller(&mk_peer(true, None), &with_token("e30.e30.good"), now).await.unwrap();
+        assert_eq!(caller.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/web");
+        assert_eq!((caller.proof, caller.pod.as_deref()), (Proof::ServiceAccount, Some("web-1")));
+        let bad = auth.caller(&mk_peer(true, None), &with_token("e30.e30.bad"), now).await.unwrap_err();
+        assert!(matches!(bad, CallerError::ServiceAccount(ReviewError::Refused { .. })), "{bad:?}");
+        let remote = Peer { address: ([10, 0, 0, 1], 1).into(), ..mk_peer(false, None) };
+        let plain = auth.caller(&remote, &with_token("e30.e30.good"), now).await;
+        assert_eq!(plain, Err(CallerError::ServiceAccount(ReviewError::Plaintext)));
     }
 
     #[test]

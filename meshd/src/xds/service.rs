@@ -30,7 +30,7 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    fn open<T>(
+    async fn open<T: Sync>(
         &self,
         request: &Request<T>,
         protocol: Protocol,
@@ -38,7 +38,7 @@ impl Discovery {
     ) -> Result<ReceiverStream<Result<AdsResponse, Status>>, Status> {
         let peer =
             request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("a stream without a peer"))?;
-        let identity = self.authenticator.stream(&peer, request.metadata(), SystemTime::now());
+        let identity = self.authenticator.stream(&peer, request.metadata(), SystemTime::now()).await;
         let identity = identity.map_err(|error| {
             self.streams.server.refused.get_or_create(&ByType { r#type: "unauthenticated" }).inc();
             tracing::info!(peer = %peer.address, error = %report(&error), "Discovery stream refused");
@@ -55,7 +55,11 @@ impl Discovery {
 
 /// Says who was not believed and why, without the words of the credential itself.
 pub(crate) fn unauthenticated(error: &CallerError) -> Status {
-    Status::unauthenticated(report(error))
+    match error {
+        // Clients try again by themselves then.
+        CallerError::ServiceAccount(cause) if cause.is_transient() => Status::unavailable(report(error)),
+        _ => Status::unauthenticated(report(error)),
+    }
 }
 
 #[async_trait]
@@ -67,7 +71,7 @@ impl AggregatedDiscovery for Discovery {
         let (metadata, extensions, messages) = request.into_parts();
         let head = Request::from_parts(metadata, extensions, ());
         let requests = || -> Requests { Box::pin(messages.map(|message| message.map(AdsRequest::Sotw))) };
-        let answers = self.open(&head, Protocol::Sotw, requests)?.filter_map(|answer| match answer {
+        let answers = self.open(&head, Protocol::Sotw, requests).await?.filter_map(|answer| match answer {
             Ok(AdsResponse::Sotw(answer)) => Some(Ok(answer)),
             // A session answers in its own variant only.
             Ok(AdsResponse::Delta(_)) => None,
@@ -83,7 +87,7 @@ impl AggregatedDiscovery for Discovery {
         let (metadata, extensions, messages) = request.into_parts();
         let head = Request::from_parts(metadata, extensions, ());
         let requests = || -> Requests { Box::pin(messages.map(|message| message.map(AdsRequest::Delta))) };
-        let answers = self.open(&head, Protocol::Delta, requests)?.filter_map(|answer| match answer {
+        let answers = self.open(&head, Protocol::Delta, requests).await?.filter_map(|answer| match answer {
             Ok(AdsResponse::Delta(answer)) => Some(Ok(answer)),
             Ok(AdsResponse::Sotw(_)) => None,
             Err(status) => Some(Err(status)),
