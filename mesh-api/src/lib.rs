@@ -3,6 +3,7 @@
 //! What lives here: the words (names, hosts, labels, durations, identities), the objects users write and the rules they
 //! must follow. What never will: sockets, clocks, Kubernetes clients, Envoy's messages, and decisions about traffic.
 
+pub mod access;
 pub mod codes;
 pub mod crd;
 #[cfg(test)]
@@ -12,6 +13,7 @@ pub mod finding;
 pub mod host;
 pub mod identity;
 pub mod ids;
+pub mod inject;
 pub mod kinds;
 pub mod labels;
 pub mod mesh_config;

@@ -5,6 +5,7 @@
 //! [`crate::validate`].
 
 mod path;
+mod received;
 mod shape;
 mod split;
 mod typed;
@@ -20,6 +21,7 @@ pub(crate) use self::shape::schema_of;
 use self::split::Document;
 pub use self::{
     path::line_of,
+    received::{Received, Refused, received},
     shape::Shape,
     typed::{TypedError, from_value},
 };
@@ -254,6 +256,21 @@ impl Reader<'_, '_> {
         let error = ParseError { document: self.index, line, key, code, path, message: message.into(), hint };
         self.parsed.objects.push(Err(error));
     }
+}
+
+/// Reads a text, YAML or JSON, that is one value of no known type. `name` is what it is, for users.
+///
+/// # Errors
+/// When it is not YAML, or too large.
+pub fn parse_value(text: &str, name: &str) -> Result<Value, Box<ParseError>> {
+    let fail = |line, code, message: String| {
+        let (message, hint) = (message.into(), Str::default());
+        Box::new(ParseError { document: 0, line, key: None, code, path: Str::default(), message, hint })
+    };
+    if text.len() > MAX_DOCUMENT_BYTES {
+        return Err(fail(1, Code::TooLarge, format!("the {name} is larger than {MAX_DOCUMENT_BYTES} bytes")));
+    }
+    value::read(text).map_err(|e| fail(e.line, e.code, e.message))
 }
 
 /// Reads a text that is one value of a known type and not an object, such as the mesh configuration. An empty text is
