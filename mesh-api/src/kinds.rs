@@ -111,6 +111,18 @@ macro_rules! kinds {
             }
         }
 
+        impl AnyObject {
+            /// Reads an object of `kind` from JSON without an untyped value in between.
+            ///
+            /// # Errors
+            /// When it is not JSON, or a field is of the wrong type. The message may quote the content.
+            pub fn from_json(kind: Kind, json: &str) -> serde_json::Result<Self> {
+                match kind {
+                    $(Kind::$kind => serde_json::from_str(json).map(|o: Object<$spec>| Self::$kind(Arc::new(o))),)*
+                }
+            }
+        }
+
         impl Serialize for AnyObject {
             fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
                 match self {
@@ -197,6 +209,21 @@ kinds! {
     Namespace {
         group: "", versions: ["v1"], plural: "namespaces", short: ["ns"],
         scope: Cluster, spec: core::namespace::Namespace, status: core::namespace::NoStatus, layout: Spec,
+    }
+    /// A machine of the cluster: its labels say the region and the zone.
+    Node {
+        group: "", versions: ["v1"], plural: "nodes", short: ["no"],
+        scope: Cluster, spec: core::node::Node, status: core::namespace::NoStatus, layout: Spec,
+    }
+    /// Routes of requests that enter the cluster, in Kubernetes' own words.
+    Ingress {
+        group: "networking.k8s.io", versions: ["v1"], plural: "ingresses", short: ["ing"],
+        scope: Namespaced, spec: core::ingress::Ingress, status: core::ingress::IngressStatus, layout: Spec,
+    }
+    /// Who serves the Ingresses of a class.
+    IngressClass {
+        group: "networking.k8s.io", versions: ["v1"], plural: "ingressclasses", short: [],
+        scope: Cluster, spec: core::ingress::IngressClass, status: core::namespace::NoStatus, layout: Spec,
     }
     /// Keys and certificates of gateways and destinations.
     Secret {

@@ -68,6 +68,9 @@ fn content(object: &AnyObject, check: &mut Check) {
         AnyObject::EndpointSlice(_)
         | AnyObject::Pod(_)
         | AnyObject::Namespace(_)
+        | AnyObject::Node(_)
+        | AnyObject::Ingress(_)
+        | AnyObject::IngressClass(_)
         | AnyObject::Secret(_)
         | AnyObject::ConfigMap(_) => {}
     });

@@ -3,7 +3,9 @@
 
 pub mod config_map;
 pub mod endpoint_slice;
+pub mod ingress;
 pub mod namespace;
+pub mod node;
 pub mod pod;
 pub mod secret;
 pub mod service;

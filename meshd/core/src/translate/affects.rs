@@ -54,6 +54,11 @@ pub const fn may_affect(kind: Kind, proxy: ProxyType) -> Wanted {
         (Kind::AuthorizationPolicy, _) => LISTENERS,
         (Kind::Secret, Router) => SECRETS,
         (Kind::Gateway | Kind::Secret, Sidecar) | (Kind::Sidecar, Router) => Wanted::NOTHING,
+        // Where pods are decides how endpoints are grouped.
+        (Kind::Node, _) => ENDPOINTS.union(CLUSTERS),
+        // They become Gateways and VirtualServices of the gateway.
+        (Kind::Ingress | Kind::IngressClass, Router) => VISIBLE.union(SECRETS),
+        (Kind::Ingress | Kind::IngressClass, Sidecar) => Wanted::NOTHING,
         (Kind::Namespace | Kind::WorkloadGroup, _) => Wanted::NOTHING,
     }
 }

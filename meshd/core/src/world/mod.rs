@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use mesh_api::crd::core::config_map::ConfigMap;
 use mesh_api::crd::core::endpoint_slice::EndpointSlice;
+use mesh_api::crd::core::ingress::{Ingress, IngressClass};
 use mesh_api::crd::core::namespace::Namespace;
+use mesh_api::crd::core::node::Node;
 use mesh_api::crd::core::pod::Pod;
 use mesh_api::crd::core::secret::Secret;
 use mesh_api::crd::core::service::Service;
@@ -73,6 +75,12 @@ world! {
     pods: Pod,
     /// Namespaces.
     namespaces: Namespace,
+    /// Machines.
+    nodes: Node,
+    /// Ways into the cluster.
+    ingresses: Ingress,
+    /// Who serves them.
+    ingress_classes: IngressClass,
     /// Keys and certificates.
     secrets: Secret,
     /// Mesh configuration.
