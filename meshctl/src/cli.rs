@@ -8,6 +8,7 @@ use crate::cmd::validate::ValidateArgs;
 use crate::cmd::version::VersionArgs;
 use crate::cmd::workload::WorkloadArgs;
 use crate::demo::run::DemoArgs;
+use crate::kube::client::KubeArgs;
 use crate::printer::Format;
 
 /// The operator's tool of the Lateen service mesh.
@@ -17,6 +18,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Which cluster, and who asks.
+    #[command(flatten)]
+    pub kube: KubeArgs,
 }
 
 const EXAMPLES: &str = "Examples:

@@ -1,16 +1,27 @@
 //! What every command is given.
 
 use crate::error::CliError;
+use crate::kube::client::{Kube, KubeArgs};
 use crate::printer::Printer;
 
 /// Flags that all commands have, and where to write.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Where reports go.
     pub printer: Printer,
+    /// Which cluster, and who asks.
+    pub kube: KubeArgs,
 }
 
 impl Context {
+    /// A client of the cluster that the flags name. To be called inside of [`Self::block_on`].
+    ///
+    /// # Errors
+    /// When nothing says where the cluster is.
+    pub async fn kube(&self) -> Result<Kube, CliError> {
+        Kube::connect(&self.kube).await
+    }
+
     /// Runs something that waits for the network.
     ///
     /// # Errors

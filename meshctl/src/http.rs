@@ -7,12 +7,15 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Largest answer read (bytes): a configuration dump of a large mesh.
-const MAX_ANSWER_BYTES: usize = 512 << 20;
+pub const MAX_ANSWER_BYTES: usize = 512 << 20;
 /// Time for one request, from connecting to the last byte.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a reason has to come after its failure.
+pub const GRACE: Duration = Duration::from_millis(200);
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -32,7 +35,7 @@ pub enum HttpError {
     #[error("cannot connect to {address}")]
     Connect {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What the system said.
         #[source]
         source: std::io::Error,
@@ -41,7 +44,7 @@ pub enum HttpError {
     #[error("{address} did not answer {path} as HTTP")]
     Protocol {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// The path asked for.
         path: String,
         /// What is wrong.
@@ -52,7 +55,7 @@ pub enum HttpError {
     #[error("{address} did not answer {path} within {TIMEOUT:?}")]
     Timeout {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// The path asked for.
         path: String,
     },
@@ -60,7 +63,7 @@ pub enum HttpError {
     #[error("{address} answered {path} with {status}")]
     Status {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// The path asked for.
         path: String,
         /// The status.
@@ -73,10 +76,33 @@ pub enum HttpError {
 /// # Errors
 /// When there is no answer. One with an error status is an answer.
 pub async fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Answer, HttpError> {
-    match tokio::time::timeout(TIMEOUT, exchange(address, path, headers)).await {
+    let name = address.to_string();
+    let asked = async {
+        let request = request(&name, Method::GET, path, headers, Bytes::new())?;
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.map_err(|source| HttpError::Connect { address: name.clone(), source })?;
+        exchange(stream, &name, path, request).await
+    };
+    match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(result) => result,
-        Err(_) => Err(HttpError::Timeout { address, path: path.to_owned() }),
+        Err(_) => Err(HttpError::Timeout { address: name, path: path.to_owned() }),
     }
+}
+
+/// Asks once over a connection that there is already, to what is called `name` in errors. The caller limits the time.
+///
+/// # Errors
+/// When there is no answer. One with an error status is an answer.
+pub async fn over(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    name: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Answer, HttpError> {
+    // Admin interfaces answer to their own name only, lest a browser be led to them.
+    let request = request(name, method, path, &[("host", "localhost")], body)?;
+    exchange(stream, name, path, request).await
 }
 
 /// The body of a page.
@@ -88,34 +114,46 @@ pub async fn page(address: SocketAddr, path: &str) -> Result<Bytes, HttpError> {
     if answer.status.is_success() {
         Ok(answer.body)
     } else {
-        Err(HttpError::Status { address, path: path.to_owned(), status: answer.status })
+        Err(HttpError::Status { address: address.to_string(), path: path.to_owned(), status: answer.status })
     }
 }
 
-async fn exchange(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Answer, HttpError> {
-    let wrong = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Protocol {
-        address,
-        path: path.to_owned(),
-        source,
-    };
-    let mut request = Request::builder().method(Method::GET).uri(path).header("connection", "close");
+fn request(
+    name: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, HttpError> {
+    let mut request = Request::builder().method(method).uri(path).header("connection", "close");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        request = request.header("host", address.to_string());
+        request = request.header("host", name);
     }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(Bytes::new())).map_err(|error| wrong(error.into()))?;
-    let stream = TcpStream::connect(address).await.map_err(|source| HttpError::Connect { address, source })?;
+    request.body(Full::new(body)).map_err(|error| protocol(name, path, error.into()))
+}
+
+fn protocol(name: &str, path: &str, source: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
+    HttpError::Protocol { address: name.to_owned(), path: path.to_owned(), source }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    name: &str,
+    path: &str,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, HttpError> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| wrong(error.into()))?;
+    let (mut sender, connection) = handshake.map_err(|error| protocol(name, path, error.into()))?;
     let driver = tokio::spawn(connection);
     let answered = async {
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
-    let answer = answered.await.map_err(wrong);
+    let answer = answered.await.map_err(|error| protocol(name, path, error));
     driver.abort();
     answer
 }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::User } else { Exit::Ok }.into();
         }
     };
-    let context = Context { printer: Printer { format: cli.command.format() } };
+    let context = Context { printer: Printer { format: cli.command.format() }, kube: cli.kube };
     let done = run(&context, cli.command).and_then(|report| {
         context.printer.report(&report)?;
         Ok(report.exit)
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn run(context: &Context, command: Command) -> Result<Report, CliError> {
     match command {
         Command::Version(args) => cmd::version::run(context, &args),
-        Command::Validate(args) => cmd::validate::run(&args),
+        Command::Validate(args) => cmd::validate::run(context, &args),
         Command::ProxyStatus(args) => cmd::proxy_status::run(context, &args),
         Command::ProxyConfig(args) => cmd::proxy_config::run(context, &args),
         Command::Workload(args) => cmd::workload::run(&args),

@@ -11,17 +11,10 @@ use crate::cli::Cli;
 
 const HEAD: &str = "<!-- Generated from meshctl; do not edit: `cargo xtask docs` writes it anew. -->";
 
-fn command(page: &mut String, name: &str, command: &clap::Command) {
-    let mut inner = command.get_subcommands().filter(|inner| inner.get_name() != "help").peekable();
-    if inner.peek().is_some() {
-        inner.for_each(|inner| self::command(page, &format!("{name} {}", inner.get_name()), inner));
-        return;
-    }
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let aliases: Vec<String> = command.get_all_aliases().map(|alias| format!("`{alias}`")).collect();
-    let aliases = if aliases.is_empty() { String::new() } else { format!(" Also {}.", aliases.join(", ")) };
-    let _ = write!(page, "\n## {name}\n\n{about}.{aliases}\n\n| Argument | Default | Meaning |\n|---|---|---|\n");
-    for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
+/// Arguments that every command has are told once.
+fn arguments<'a>(page: &mut String, arguments: impl Iterator<Item = &'a clap::Arg>) {
+    page.push_str("\n| Argument | Default | Meaning |\n|---|---|---|\n");
+    for arg in arguments.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
         let long = arg.get_long().map(|long| format!("`--{long}`"));
         let short = arg.get_short().map(|short| format!("`-{short}`"));
         let env = arg.get_env().map(|env| format!("`{}`", env.to_string_lossy()));
@@ -33,6 +26,19 @@ fn command(page: &mut String, name: &str, command: &clap::Command) {
         let help = arg.get_help().map(|help| help.to_string().replace('|', "\\|")).unwrap_or_default();
         let _ = writeln!(page, "| {} | {} | {help} |", names.join(", "), default.join(", "));
     }
+}
+
+fn command(page: &mut String, name: &str, command: &clap::Command) {
+    let mut inner = command.get_subcommands().filter(|inner| inner.get_name() != "help").peekable();
+    if inner.peek().is_some() {
+        inner.for_each(|inner| self::command(page, &format!("{name} {}", inner.get_name()), inner));
+        return;
+    }
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let aliases: Vec<String> = command.get_all_aliases().map(|alias| format!("`{alias}`")).collect();
+    let aliases = if aliases.is_empty() { String::new() } else { format!(" Also {}.", aliases.join(", ")) };
+    let _ = write!(page, "\n## {name}\n\n{about}.{aliases}\n");
+    arguments(page, command.get_arguments().filter(|arg| !arg.is_global_set()));
     if let Some(after) = command.get_after_help() {
         let _ = write!(page, "\n```\n{after}\n```\n");
     }
@@ -47,6 +53,8 @@ fn golden_page_of_meshctl() {
     );
     let mut cli = Cli::command();
     cli.build();
+    page.push_str("\n## Flags of every command\n");
+    arguments(&mut page, cli.get_arguments().filter(|arg| arg.is_global_set()));
     command(&mut page, "meshctl", &cli);
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../docs/reference/cli.md"].iter().collect();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

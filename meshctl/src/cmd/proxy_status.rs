@@ -20,9 +20,6 @@ use crate::table::Table;
 pub struct StatusArgs {
     /// Only the proxy of this name, as name[.namespace]
     pub target: Option<String>,
-    /// Only proxies of this namespace
-    #[arg(short, long)]
-    pub namespace: Option<String>,
     /// 0: which types proxies subscribe to; 1: the state of each
     #[arg(short = 'v', long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub verbosity: u8,
@@ -56,13 +53,13 @@ pub fn run(context: &Context, args: &StatusArgs) -> Result<Report, CliError> {
     })?;
     let page: Value = serde_json::from_slice(&page)
         .map_err(|error| CliError::user(format!("/debug/syncz of {address} is no JSON")).because(&error))?;
-    report(&page, args, SystemTime::now())
+    report(&page, args, context.kube.namespace.as_deref(), SystemTime::now())
 }
 
-fn report(page: &Value, args: &StatusArgs, now: SystemTime) -> Result<Report, CliError> {
+fn report(page: &Value, args: &StatusArgs, within: Option<&str>, now: SystemTime) -> Result<Report, CliError> {
     let control = page.get("controlPlane").cloned().unwrap_or_default();
     let all = page.get("proxies").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut proxies: Vec<Value> = all.into_iter().filter(|proxy| is_wanted(proxy, args)).collect();
+    let mut proxies: Vec<Value> = all.into_iter().filter(|proxy| is_wanted(proxy, args, within)).collect();
     proxies.sort_by_key(|proxy| text(proxy, "proxy"));
     if let Some(target) = &args.target
         && proxies.is_empty()
@@ -76,10 +73,10 @@ fn report(page: &Value, args: &StatusArgs, now: SystemTime) -> Result<Report, Cl
     Ok(Report { table, data: json!({ "controlPlane": control, "proxies": proxies }), ..Report::default() })
 }
 
-fn is_wanted(proxy: &Value, args: &StatusArgs) -> bool {
+fn is_wanted(proxy: &Value, args: &StatusArgs, within: Option<&str>) -> bool {
     let (full, name, namespace) = (text(proxy, "proxy"), text(proxy, "name"), text(proxy, "namespace"));
     let named = args.target.as_deref().is_none_or(|target| target == full || target == name);
-    named && args.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+    named && within.is_none_or(|wanted| wanted == namespace)
 }
 
 fn short(proxies: &[Value], istiod: &str) -> Table {
@@ -176,7 +173,6 @@ mod tests {
     fn args(target: Option<&str>, verbosity: u8) -> StatusArgs {
         StatusArgs {
             target: target.map(str::to_owned),
-            namespace: None,
             verbosity,
             meshd: None,
             place: WhereArgs::default(),
@@ -206,7 +202,7 @@ mod tests {
     #[test]
     fn the_worst_state_of_routes_is_shown() {
         let now = seconds_of("2026-11-21T12:48:00Z").unwrap();
-        let report = report(&page(), &args(None, 1), now).unwrap();
+        let report = report(&page(), &args(None, 1), None, now).unwrap();
         assert_eq!(report.table.rows[1][2..7], ["SYNCED (19s)", "IGNORED", "IGNORED", "STALE (19s)", "IGNORED"]);
         assert_eq!(report.table.rows[0][0], "gate-1.edge");
     }
@@ -214,8 +210,8 @@ mod tests {
     #[test]
     fn one_proxy_can_be_asked_for() {
         let now = SystemTime::UNIX_EPOCH;
-        let one = report(&page(), &args(Some("web-1"), 0), now).unwrap();
+        let one = report(&page(), &args(Some("web-1"), 0), None, now).unwrap();
         assert_eq!(one.table.rows, [["web-1.shop", "Kubernetes", "meshd", "0.1.0", "2 (CDS,RDS)"]]);
-        assert!(report(&page(), &args(Some("nobody"), 0), now).is_err());
+        assert!(report(&page(), &args(Some("nobody"), 0), None, now).is_err());
     }
 }

@@ -11,6 +11,7 @@ use mesh_api::validate::validate;
 use serde_json::json;
 
 use crate::cmd::OutputArgs;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::files;
@@ -25,9 +26,6 @@ pub struct ValidateArgs {
     /// File or folder to read, - for the standard input; repeatable
     #[arg(short = 'f', long = "filename", required = true)]
     pub files: Vec<PathBuf>,
-    /// Namespace of objects that name none
-    #[arg(short = 'n', long, default_value = "default")]
-    pub namespace: String,
     /// How findings are shown.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -45,15 +43,16 @@ struct Reading {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn run(args: &ValidateArgs) -> Result<Report, CliError> {
+pub fn run(context: &Context, args: &ValidateArgs) -> Result<Report, CliError> {
     let mut reading = Reading::default();
+    let namespace = context.kube.namespace.as_deref().unwrap_or("default");
     let files = files::expand(&args.files)?;
     if files.is_empty() {
         return Err(CliError::user("no YAML or JSON file there")
             .hint("file names must end with .yaml, .yml or .json; - reads the standard input"));
     }
     for file in &files {
-        reading.file(file, &files::read(file)?, &args.namespace);
+        reading.file(file, &files::read(file)?, namespace);
     }
     Ok(report(&reading, files.len()))
 }
