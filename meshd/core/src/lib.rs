@@ -20,6 +20,7 @@
 //! arrive does not matter; a type that is not wanted has not changed; the proxy's own code accepts all that is made.
 
 pub mod debounce;
+pub mod inject;
 pub mod proxy;
 pub mod rollout;
 pub mod scope;
