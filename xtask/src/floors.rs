@@ -62,6 +62,13 @@ const FLOORS: &[Floor] = &[
         theirs: None,
     },
     Floor {
+        package: "mesh-api-gotmpl",
+        ours: &[],
+        ours_in_tests: &[],
+        unreachable: &["tokio", "kube", "k8s-openapi", "tonic", "hyper", "rustls", "rand", "mesh-api-rt"],
+        theirs: None,
+    },
+    Floor {
         package: "mesh-ca",
         ours: &["mesh-api"],
         ours_in_tests: &[],
@@ -70,7 +77,7 @@ const FLOORS: &[Floor] = &[
     },
     Floor {
         package: "meshd-core",
-        ours: &["mesh-api", "mesh-api-xds"],
+        ours: &["mesh-api", "mesh-api-gotmpl", "mesh-api-xds"],
         ours_in_tests: &["mesh-proxy-core"],
         unreachable: PURE_UNREACHABLE,
         theirs: PURE,
@@ -84,7 +91,15 @@ const FLOORS: &[Floor] = &[
     },
     Floor {
         package: "meshd",
-        ours: &["mesh-api", "mesh-api-xds", "mesh-api-rt", "mesh-ca", "meshd-core", "mesh-proxy-core"],
+        ours: &[
+            "mesh-api",
+            "mesh-api-gotmpl",
+            "mesh-api-xds",
+            "mesh-api-rt",
+            "mesh-ca",
+            "meshd-core",
+            "mesh-proxy-core",
+        ],
         ours_in_tests: &[],
         unreachable: &["mesh-proxy"],
         theirs: None,
@@ -98,7 +113,15 @@ const FLOORS: &[Floor] = &[
     },
     Floor {
         package: "meshctl",
-        ours: &["mesh-api", "mesh-api-xds", "mesh-api-rt", "mesh-ca", "meshd-core", "mesh-proxy-core"],
+        ours: &[
+            "mesh-api",
+            "mesh-api-gotmpl",
+            "mesh-api-xds",
+            "mesh-api-rt",
+            "mesh-ca",
+            "meshd-core",
+            "mesh-proxy-core",
+        ],
         // Namespaces are made here, redirection by the proxy: their tests need both.
         ours_in_tests: &["mesh-proxy"],
         unreachable: &["meshd", "mesh-proxy"],
