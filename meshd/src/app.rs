@@ -8,6 +8,7 @@ use ::kube::Client;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use mesh_api::identity::{SpiffeId, TrustDomain};
+use mesh_api::ids::ClusterId;
 use mesh_api_rt::admin::AdminServer;
 use mesh_api_rt::drain::{self, Drained, Trigger};
 use mesh_api_rt::listen::ListenerTable;
@@ -23,21 +24,23 @@ use meshd_core::translate::Translator;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::ca::cluster::ClusterCa;
 use crate::ca::reviewer::Reviewer;
-use crate::ca::roots::{CaOptions, Roots};
+use crate::ca::roots::{CaOptions, Keep, Roots, Serving};
 use crate::ca::service::Certificates;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_REVISION};
 use crate::debug::Pages;
 use crate::findings::Findings;
 use crate::hub::{Hub, Outlets, Published, Question};
 use crate::kube;
-use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics};
+use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics, WatchMetrics};
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
 use crate::push::translate::Translate;
 use crate::push::worker::Worker;
 use crate::source::Source;
 use crate::source::file::FileSource;
+use crate::source::kube::KubeSource;
 use crate::xds::auth::Authenticator;
 use crate::xds::limit::Pace;
 use crate::xds::server::{Port, Services};
@@ -80,6 +83,7 @@ struct AllMetrics {
     server: ServerMetrics,
     ca: CaMetrics,
     review: ReviewMetrics,
+    watch: WatchMetrics,
 }
 
 /// What the steps of the start share.
@@ -129,9 +133,9 @@ impl App {
             Some(kubernetes) => Some(kube::client(kubernetes).await.context("using the cluster (--kubernetes)")?),
             None => None,
         };
-        let sources = open_sources(&config, client.as_ref())?;
-        let (trigger, _) = drain::channel();
         let (metrics, tasks) = (AllMetrics::new()?, JoinSet::new());
+        let sources = open_sources(&config, client.as_ref(), &metrics.watch)?;
+        let (trigger, _) = drain::channel();
         let mut starting = Starting { config, metrics, drain: Arc::new(trigger), tasks, client };
         let pipeline = starting.pipeline(sources);
         let (ready, is_ready) = watch::channel(false);
@@ -140,8 +144,8 @@ impl App {
         let admin = admin.context("starting the monitoring server")?;
         // A replica serves nothing before every source is synced.
         let first = first_snapshot(pipeline.published.clone()).await?;
-        let (services, serving) = starting.services(&pipeline, &first, store, tokens)?;
-        for (socket, tls) in [(sockets.grpc, None), (sockets.secure_grpc, Some(serving))] {
+        let (services, serving) = starting.services(&pipeline, &first, store, tokens).await?;
+        for (socket, tls) in [(sockets.grpc, None), (sockets.secure_grpc, Some(serving.proxies))] {
             if let Some(socket) = socket {
                 starting.port(socket, tls, services.clone())?;
             }
@@ -207,13 +211,13 @@ impl Starting {
     }
 
     /// What proxies are served with, and the TLS side of it, which follows the authority.
-    fn services(
+    async fn services(
         &mut self,
         pipeline: &Pipeline,
         first: &Published,
         store: Arc<FileStore>,
         tokens: TokenKeys,
-    ) -> anyhow::Result<(Services, Current)> {
+    ) -> anyhow::Result<(Services, Serving)> {
         let Self { config, metrics, drain, tasks, client } = self;
         let domain = trust_domain(config, first)?;
         let aliases = first.snapshot.mesh.trust_domain_aliases.to_vec();
@@ -223,9 +227,16 @@ impl Starting {
             .map(|client| Arc::new(Reviewer::new(client, config.token_audiences.clone(), metrics.review.clone())));
         let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens), reviewer });
         tasks.spawn(follow_mesh(pipeline.published.clone(), Arc::clone(&authenticator), drain.watcher()));
-        let serving: Current = Arc::default();
+        let serving = Serving::default();
         let options = ca_options(config, domain);
-        let roots = Roots::open(options, store, Arc::clone(&serving), metrics.ca.clone(), SystemTime::now());
+        let keep = match client.clone() {
+            Some(client) => {
+                let revision = config.kubernetes.as_ref().map_or(DEFAULT_REVISION, |of| of.revision.as_str());
+                Keep::Cluster(Box::new(ClusterCa::new(client, &config.namespace, revision)))
+            }
+            None => Keep::Files(store),
+        };
+        let roots = Roots::open(options, keep, serving.clone(), metrics.ca.clone(), SystemTime::now()).await;
         let roots = roots.context("opening the certificate authority")?;
         let certificates = Certificates {
             authority: roots.authority(),
@@ -300,25 +311,35 @@ impl AllMetrics {
     fn new() -> anyhow::Result<Self> {
         let mut metrics = Metrics::new();
         let (push, server, ca) = (metrics.register()?, metrics.register()?, metrics.register()?);
-        let review = metrics.register()?;
+        let (review, watch) = (metrics.register()?, metrics.register()?);
         let info: InfoMetrics = metrics.register()?;
         info.info.get_or_create(&ByVersion { version: env!("CARGO_PKG_VERSION").to_owned() }).set(1);
         process::register(&mut metrics)?;
-        Ok(Self { registry: metrics.share(), push, server, ca, review })
+        Ok(Self { registry: metrics.share(), push, server, ca, review, watch })
     }
 }
 
 /// Every source of configuration that was asked for.
-fn open_sources(config: &Config, client: Option<&Client>) -> anyhow::Result<Vec<Box<dyn Source>>> {
+fn open_sources(
+    config: &Config,
+    client: Option<&Client>,
+    metrics: &WatchMetrics,
+) -> anyhow::Result<Vec<Box<dyn Source>>> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     if let Some(folder) = &config.config_dir {
-        let (cluster, namespace) = (config.cluster.clone(), config.default_namespace.clone());
+        // Beside a cluster the folder is one of its own: what the cluster does not list must not go away.
+        let cluster = match client {
+            Some(_) => ClusterId::from(format!("{}/folder", config.cluster)),
+            None => config.cluster.clone(),
+        };
+        let namespace = config.default_namespace.clone();
         let source = FileSource::open(folder, &config.state_dir, cluster, namespace)
             .with_context(|| format!("opening {} (--config-dir)", folder.display()))?;
         sources.push(Box::new(source));
     }
-    if client.is_some() {
-        bail!("taking configuration from a cluster is not part of this build");
+    if let (Some(client), Some(kubernetes)) = (client, &config.kubernetes) {
+        let (cluster, namespace) = (config.cluster.clone(), &config.namespace);
+        sources.push(Box::new(KubeSource::new(client.clone(), kubernetes, cluster, namespace, metrics.clone())));
     }
     if sources.is_empty() {
         bail!("there is no source of configuration: give --config-dir, --kubernetes or both");

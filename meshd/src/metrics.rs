@@ -23,6 +23,13 @@ pub(crate) struct ByVersion {
     pub(crate) version: String,
 }
 
+/// A label `kind`, of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByKind {
+    /// The value.
+    pub(crate) kind: &'static str,
+}
+
 /// A label `severity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct BySeverity {
@@ -107,6 +114,20 @@ mesh_api_rt::metrics! {
 }
 
 mesh_api_rt::metrics! {
+    /// Watches of the cluster.
+    pub(crate) struct WatchMetrics {
+        /// Lists of all objects of a kind that were begun: at the start, and after gaps in a watch.
+        pub(crate) lists: Family<ByKind, Counter> = "meshd_watch_lists_total",
+        /// Lists and watches that failed, by kind.
+        pub(crate) failures: Family<ByKind, Counter> = "meshd_watch_failures_total",
+        /// Changes of objects that watches told, by kind.
+        pub(crate) events: Family<ByKind, Counter> = "meshd_watch_events_total",
+        /// Objects of the cluster that this control plane keeps, by kind.
+        pub(crate) objects: Family<ByKind, Gauge> = "meshd_watch_objects",
+    }
+}
+
+mesh_api_rt::metrics! {
     /// Connections of proxies.
     pub(crate) struct ServerMetrics {
         /// Connections open, by kind: plaintext or tls.
@@ -153,6 +174,20 @@ mesh_api_rt::metrics! {
         pub(crate) remembered: Counter = "meshd_token_reviews_remembered_total",
         /// Tokens about which the API server gave no answer.
         pub(crate) failed: Counter = "meshd_token_reviews_failed_total",
+    }
+}
+
+mesh_api_rt::metrics! {
+    /// What the control plane does to the cluster.
+    pub(crate) struct ControllerMetrics {
+        /// Whether this replica holds a lease, by lock.
+        pub(crate) leads: Family<ByType, Gauge> = "meshd_leader",
+        /// Objects written, by what: root-cert, webhook or status.
+        pub(crate) writes: Family<ByType, Counter> = "meshd_controller_writes_total",
+        /// Writes that failed, by what.
+        pub(crate) failures: Family<ByType, Counter> = "meshd_controller_failures_total",
+        /// Namespaces whose root certificates are those of another control plane, which is left alone.
+        pub(crate) foreign_roots: Gauge = "meshd_foreign_root_namespaces",
     }
 }
 
@@ -210,6 +245,7 @@ mod tests {
         metrics.register::<ServerMetrics>().unwrap();
         metrics.register::<CaMetrics>().unwrap();
         metrics.register::<ReviewMetrics>().unwrap();
+        metrics.register::<ControllerMetrics>().unwrap();
         metrics.register::<InfoMetrics>().unwrap();
         assert!(metrics.declarations().count() > 40);
     }

@@ -5,6 +5,7 @@
 
 pub mod providers;
 pub mod proxy;
+mod selector;
 
 use std::{collections::BTreeMap, time::Duration};
 

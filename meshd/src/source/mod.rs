@@ -3,6 +3,7 @@
 //! A source knows nothing of the world and of other sources; the hub applies what it says, in the order in which it says it.
 
 pub(crate) mod file;
+pub(crate) mod kube;
 
 use std::future::Future;
 use std::pin::Pin;
