@@ -7,12 +7,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mesh_api::text::Str;
 use mesh_api_rt::listen::ListenerTable;
-use mesh_api_rt::signal::StopSignals;
+use mesh_api_rt::signal::{Stop, StopSignals};
 use mesh_api_rt::telemetry::{self, LogFormat};
 use mesh_proxy_core::stats::Workload;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::admin;
+use crate::agent::log_levels;
+use crate::agent::shutdown::{Action, CHECK, Ending, Event};
 use crate::args::ProxyArgs;
 use crate::bootstrap::{self, Bootstrap, ProcessEnv};
 use crate::config::client::{self, Control};
@@ -25,8 +28,11 @@ use crate::telemetry::access_log::Sinks;
 use crate::tls::store::TlsStore;
 use crate::worker::{self, DrainPhase, LocalMetadata, Shared};
 
-/// Time between the end of grace and the end of the process, for connections to be closed.
+/// Time between the end of the drain and the end of the process, for connections to be closed.
 const FORCE: Duration = Duration::from_secs(1);
+
+/// Events that wait for the control loop.
+const EVENTS: usize = 8;
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -35,8 +41,13 @@ const FORCE: Duration = Duration::from_secs(1);
 pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     let bootstrap = Arc::new(bootstrap::read(args, &ProcessEnv).context("reading the proxy's settings")?);
     let format = if args.log_as_json { LogFormat::Json } else { LogFormat::Text };
-    let levels = args.log_output_level.parse().context("reading --log_output_level")?;
+    let (levels, unknown) =
+        log_levels::read(&args.log_output_level, &args.proxy_log_level, &args.proxy_component_log_level)
+            .context("reading the log levels")?;
     let logs = telemetry::init(format, levels).context("starting logs")?;
+    if !unknown.is_empty() {
+        tracing::info!(names = unknown.join(","), "Log levels of components that this proxy does not have");
+    }
     if let Ok(files) = mesh_api_rt::limits::raise_open_files() {
         tracing::debug!(?files, "Open file limit");
     }
@@ -48,7 +59,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     let hub = Hub::new(&bootstrap.node, shared.identity.clone(), sinks);
     let (dispatcher, inboxes) = Dispatcher::new(bootstrap.workers);
     let mut table = ListenerTable::from_env().context("taking over inherited sockets")?;
-    let (stop, stop_asked) = mpsc::channel(1);
+    let (stop, stop_asked) = mpsc::channel(EVENTS);
     let context = admin::AdminContext {
         bootstrap: Arc::clone(&bootstrap),
         shared: Arc::clone(&shared),
@@ -80,6 +91,7 @@ fn shared(bootstrap: &Bootstrap) -> Shared {
         identity: Str::from(bootstrap.identity.to_string()),
         metadata: Arc::new(LocalMetadata::new(&bootstrap.node.id(), workload)),
         drain: watch::Sender::new(DrainPhase::Running),
+        early: bootstrap.early_listeners(),
     }
 }
 
@@ -104,11 +116,11 @@ fn start_workers(
     Ok(threads)
 }
 
-/// Certificates, configuration, signals. Ends when the proxy has drained.
+/// Certificates, configuration, signals. Ends when the process is to end.
 async fn control_loop(
     bootstrap: &Arc<Bootstrap>,
     shared: &Arc<Shared>,
-    mut stop_asked: mpsc::Receiver<admin::StopRequest>,
+    mut asked: mpsc::Receiver<Event>,
     dispatcher: &Dispatcher,
 ) -> anyhow::Result<()> {
     let (sender, credential) = watch::channel(None);
@@ -119,39 +131,50 @@ async fn control_loop(
     let control = Control { bootstrap: Arc::clone(bootstrap), shared: Arc::clone(shared), credential };
     let mut configuration = tokio::spawn(client::run(control));
     let mut signals = StopSignals::install().context("watching for signals")?;
-    let request = tokio::select! {
-        ended = &mut configuration => {
-            return ended.context("the configuration client failed")?.context("running the configuration client");
-        }
-        _ = signals.recv() => admin::StopRequest::Drain,
-        request = stop_asked.recv() => request.unwrap_or(admin::StopRequest::Drain),
-    };
-    if request == admin::StopRequest::Now {
-        tracing::info!("Stopping at once, as asked");
-        return Ok(());
-    }
-    drain(bootstrap, shared, dispatcher, &mut signals).await;
-    Ok(())
-}
-
-/// Inbound connections end first; outbound ones go on for as long as the application may need them to finish.
-async fn drain(bootstrap: &Bootstrap, shared: &Shared, dispatcher: &Dispatcher, signals: &mut StopSignals) {
-    tracing::info!(grace = ?bootstrap.drain, connections = dispatcher.load(), "Draining");
-    let first = if bootstrap.is_gateway() { DrainPhase::All } else { DrainPhase::Inbound };
-    shared.drain.send_replace(first);
-    let until = tokio::time::Instant::now() + bootstrap.drain;
-    let mut poll = tokio::time::interval(Duration::from_millis(50));
-    while dispatcher.load() > 0 && tokio::time::Instant::now() < until {
-        tokio::select! {
-            _ = poll.tick() => {}
-            _ = signals.recv() => {
-                tracing::info!("Stopping at once, after a second signal");
-                return;
+    let mut ending = Ending::new(bootstrap.drain);
+    let mut ticks = tokio::time::interval(CHECK);
+    loop {
+        let action = tokio::select! {
+            ended = &mut configuration => {
+                return ended.context("the configuration client failed")?.context("running the configuration client");
+            }
+            signal = signals.recv() => {
+                let event = match signal {
+                    Stop::Terminate => Event::Terminate,
+                    Stop::Interrupt => Event::Interrupt,
+                };
+                tracing::info!(%signal, connections = dispatcher.load(), settings = ?bootstrap.drain, "Told to end");
+                ending.on(event, Instant::now())
+            }
+            Some(event) = asked.recv() => ending.on(event, Instant::now()),
+            _ = ticks.tick(), if ending.is_ending() => {
+                ending.check(Instant::now(), dispatcher.load()).map_or(Action::Nothing, Action::Exit)
+            }
+        };
+        match action {
+            Action::Nothing => {}
+            Action::Drain => {
+                advance(shared, if bootstrap.is_gateway() { DrainPhase::All } else { DrainPhase::Inbound })
+            }
+            Action::Exit(why) => {
+                tracing::info!(%why, connections = dispatcher.load(), "Ending");
+                return Ok(());
             }
         }
     }
-    shared.drain.send_replace(DrainPhase::All);
-    tracing::info!(left = dispatcher.load(), "Drained");
+}
+
+/// Moves the drain on, never back.
+fn advance(shared: &Shared, phase: DrainPhase) {
+    shared.drain.send_if_modified(|now| {
+        let next = now.then(phase);
+        let forward = next != *now;
+        if forward {
+            *now = next;
+            tracing::info!(phase = ?next, "Draining");
+        }
+        forward
+    });
 }
 
 fn wait_for(threads: Vec<thread::JoinHandle<()>>, limit: Duration) {

@@ -1,23 +1,36 @@
-//! Static configuration: environment and flags, read once into one value.
+//! Static configuration: environment, flags and the files of the pod, read once into one value.
 //!
 //! Names and defaults are those of Istio's agent (pilot/cmd/pilot-agent/options/options.go), relative paths are relative to
 //! the working directory as there: a container starts in `/`, a process on a plain machine wherever it likes.
 
+mod env;
+mod node;
+mod refused;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_api::identity::{SpiffeId, TrustDomain};
 use mesh_api::ids::{Name, Namespace};
+use mesh_api::mesh_config::MeshConfig;
 use mesh_api::mesh_config::proxy::{AuthenticationPolicy, ProxyConfig};
 use mesh_api::names;
 use mesh_api::text::Str;
-use mesh_api_xds::ir::endpoint::Locality;
-use mesh_api_xds::node::{NodeInfo, NodeMetadata, ProxyKind};
-use serde_json::{Map, Value};
+use mesh_api_rt::runtime::CpuBudget;
+use mesh_api_xds::node::{InterceptionMode, NodeInfo, ProxyKind};
+use mesh_ca::key::KeyKind;
+use mesh_ca::rotation::RenewalPolicy;
 
-use crate::args::{ProxyArgs, Role};
+use self::env::Layered;
+pub use self::env::{Env, ProcessEnv, read_small};
+use self::node::PodFiles;
+use crate::agent::pod;
+use crate::args::ProxyArgs;
 
 /// Everything that is fixed for the life of the process.
 #[derive(Clone, Debug)]
@@ -36,8 +49,18 @@ pub struct Bootstrap {
     pub control_plane_name: String,
     /// File with the trust anchors for the control plane.
     pub root_cert: PathBuf,
+    /// File with the trust anchors for the certificate authority, where they differ.
+    pub ca_root_cert: Option<PathBuf>,
     /// File with the bootstrap token.
     pub token: PathBuf,
+    /// Folder with a certificate that proves who the workload is where there is no token (`PROV_CERT`).
+    pub provisioned: Option<PathBuf>,
+    /// Folder that certificates are written to, for programs that want files (`OUTPUT_CERTS`).
+    pub output_certs: Option<PathBuf>,
+    /// Kind of key that certificates are asked for.
+    pub key_kind: KeyKind,
+    /// When certificates are renewed.
+    pub renewal: RenewalPolicy,
     /// Worker threads.
     pub workers: usize,
     /// Address and port of the admin interface.
@@ -48,12 +71,40 @@ pub struct Bootstrap {
     pub readiness_port: u16,
     /// Port of metrics.
     pub metrics_port: u16,
-    /// Time for connections to end after the proxy was told to stop.
-    pub drain: Duration,
+    /// How the proxy ends after it was told to stop.
+    pub drain: DrainSettings,
     /// Mark of the proxy's own connections.
     pub socket_mark: Option<u32>,
     /// Lifetime asked for certificates.
     pub cert_ttl: Duration,
+    /// What of the application is asked on the status port.
+    pub application: Application,
+}
+
+/// How the proxy ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainSettings {
+    /// How long it goes on serving after it was told to stop (`terminationDrainDuration`).
+    pub duration: Duration,
+    /// It ends as soon as it has no connection after the minimum instead (`EXIT_ON_ZERO_ACTIVE_CONNECTIONS`).
+    pub until_idle: Option<Duration>,
+}
+
+/// What the injector says of the application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Application {
+    /// `ISTIO_KUBE_APP_PROBERS`: probes by path, as JSON.
+    pub probers: Option<String>,
+    /// `ISTIO_PROMETHEUS_ANNOTATIONS`: where its metrics are, as JSON.
+    pub metrics: Option<String>,
+    /// The annotation with several such places.
+    pub scrape_targets: Option<Str>,
+    /// Probes go to `localhost` instead of the pod's address (`REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION`).
+    pub probe_localhost: bool,
+    /// HTTPS probes may speak HTTP/2 (`ISTIO_ENABLE_HTTP2_PROBING`).
+    pub probe_http2: bool,
+    /// Metrics are shown to this host only (`METRICS_LOCALHOST_ACCESS_ONLY`).
+    pub metrics_local_only: bool,
 }
 
 /// A setting that cannot be used.
@@ -75,13 +126,40 @@ pub enum BootstrapError {
     /// The proxy configuration does not parse.
     #[error("environment variable {} does not hold a ProxyConfig", names::PROXY_CONFIG_ENV)]
     ProxyConfig(#[source] serde_yaml_ng::Error),
+    /// The mesh configuration or the annotation does not parse.
+    #[error("{0} does not hold a configuration of the proxy")]
+    Config(String, #[source] serde_yaml_ng::Error),
     /// The metadata that the variables make is not acceptable.
     #[error("{}* variables do not make valid node metadata", names::META_PREFIX_ENV)]
     Metadata(#[source] serde_json::Error),
+    /// A file is there but cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the downward API is not one.
+    #[error("line {line} of {path} is not of the form key=\"value\"")]
+    PodFile {
+        /// Which.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+    },
+    /// Asks for what this proxy does not do.
+    #[error("environment variable {name}={value} is not supported: {instead}")]
+    Refused {
+        /// Which.
+        name: &'static str,
+        /// What it holds.
+        value: String,
+        /// What is done instead.
+        instead: &'static str,
+    },
 }
-
-/// Where the control plane is when nothing says so.
-const DEFAULT_DISCOVERY_ADDRESS: &str = "istiod.istio-system.svc:15012";
 
 /// Time for connections to end (`terminationDrainDuration`).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
@@ -95,65 +173,44 @@ const DEFAULT_WORKERS: usize = 2;
 /// The first setting that is missing or cannot be used.
 pub fn read(args: &ProxyArgs, env: &impl Env) -> Result<Bootstrap, BootstrapError> {
     let mut env = Layered { process: env, metadata: BTreeMap::new() };
-    let config = proxy_config(&env)?;
+    let files = PodFiles::read(env.process, Path::new(pod::FOLDER))?;
+    let config = proxy_config(args, &env, &files)?;
     env.metadata = config.proxy_metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    let namespace = env.required(names::POD_NAMESPACE_ENV, "which namespace the workload is in")?;
-    let name = env.required(names::POD_NAME_ENV, "what the workload is called")?;
-    let address: IpAddr = env
-        .parsed(names::INSTANCE_IP_ENV, "an IP address")?
-        .ok_or(BootstrapError::Missing(names::INSTANCE_IP_ENV, "at which address the workload is reached"))?;
-    let account = env.get(names::SERVICE_ACCOUNT_ENV).unwrap_or_else(|| "default".to_owned());
+    refused::check(&env)?;
+    let node = node::read(args, &env, &config, files)?;
     let trust_domain = env.get(names::TRUST_DOMAIN_ENV).unwrap_or_else(|| "cluster.local".to_owned());
-    let identity = identity(&trust_domain, &namespace, &account)?;
-    let domain = match args.domain.as_str() {
-        "" => format!("{namespace}.svc.cluster.local"),
-        domain => domain.to_owned(),
-    };
-    let mut metadata = metadata(&env)?;
-    metadata.name = Str::from(name.as_str());
-    metadata.namespace = Str::from(namespace.as_str());
-    metadata.service_account = Str::from(account.as_str());
-    if metadata.addresses.is_empty() {
-        metadata.addresses = vec![address];
-    }
-    metadata.istio_version = Str::from(env!("CARGO_PKG_VERSION"));
-    let node = NodeInfo {
-        kind: match args.role {
-            Role::Sidecar => ProxyKind::Sidecar,
-            Role::Router => ProxyKind::Router,
-        },
-        address,
-        name: Str::from(name.as_str()),
-        namespace: Str::from(namespace.as_str()),
-        dns_domain: Str::from(domain.as_str()),
-        service_cluster: Str::from(service_cluster(&metadata, &namespace)),
-        locality: locality(&metadata),
-        takes_marks: true,
-        metadata,
-    };
-    let discovery_address = config.discovery_address.as_deref().unwrap_or(DEFAULT_DISCOVERY_ADDRESS).to_owned();
+    let identity = identity(&trust_domain, &node.namespace, &node.metadata.service_account)?;
+    let discovery_address = config.discovery_address().to_owned();
     let ca_address = env.get(names::CA_ADDR_ENV).unwrap_or_else(|| discovery_address.clone());
     let host = discovery_address.rsplit_once(':').map_or(discovery_address.as_str(), |(host, _)| host);
-    let control_plane_name = env.get("ISTIOD_SAN").unwrap_or_else(|| host.to_owned());
-    let concurrency = args.concurrency.or_else(|| config.concurrency.and_then(|count| usize::try_from(count).ok()));
+    let control_plane_name =
+        env.get("ISTIOD_SAN").unwrap_or_else(|| host.trim_start_matches('[').trim_end_matches(']').to_owned());
+    let root_cert = root_cert(&env)?;
+    let loopback = match node.address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
     Ok(Bootstrap {
         identity,
         plaintext_control_plane: config.control_plane_auth_policy == Some(AuthenticationPolicy::None),
         control_plane_name,
         ca_address,
-        root_cert: path(&env, "XDS_ROOT_CA", "./var/run/secrets/istio/root-cert.pem"),
-        token: path(&env, "LATEEN_TOKEN_FILE", "./var/run/secrets/tokens/istio-token"),
-        workers: mesh_api_rt::runtime::CpuBudget::detect().workers(concurrency, DEFAULT_WORKERS),
-        admin: (
-            IpAddr::from([127, 0, 0, 1]),
-            port("proxyAdminPort", config.proxy_admin_port, names::PROXY_ADMIN_PORT)?,
-        ),
+        ca_root_cert: env.folder("CA_ROOT_CA"),
+        root_cert,
+        token: token(&env)?,
+        provisioned: env.folder("PROV_CERT"),
+        output_certs: env.folder("OUTPUT_CERTS"),
+        key_kind: key_kind(&env)?,
+        renewal: renewal(&env)?,
+        workers: workers(args, &env, &config, CpuBudget::detect())?,
+        admin: (loopback, port("proxyAdminPort", config.proxy_admin_port, names::PROXY_ADMIN_PORT)?),
         status_port: port("statusPort", config.status_port, names::STATUS_PORT)?,
         readiness_port: env.parsed("ENVOY_STATUS_PORT", "a port")?.unwrap_or(names::READINESS_PORT),
         metrics_port: env.parsed("ENVOY_PROMETHEUS_PORT", "a port")?.unwrap_or(names::PROXY_METRICS_PORT),
-        drain: config.termination_drain_duration.map_or(DEFAULT_DRAIN, |text| text.0),
+        drain: drain(&env, &config)?,
         socket_mark: Some(args.socket_mark).filter(|mark| *mark != 0),
         cert_ttl: env.duration("SECRET_TTL")?.unwrap_or(Duration::from_secs(24 * 3600)),
+        application: application(&env, &node)?,
         discovery_address,
         node,
     })
@@ -165,65 +222,23 @@ impl Bootstrap {
     pub fn is_gateway(&self) -> bool {
         self.node.kind == ProxyKind::Router
     }
-}
 
-/// Where variables come from.
-pub trait Env {
-    /// The variable's value, if it is set.
-    fn get(&self, name: &str) -> Option<String>;
-    /// All variables.
-    fn all(&self) -> Vec<(String, String)>;
-}
-
-/// The environment of this process.
-#[derive(Clone, Copy, Debug)]
-pub struct ProcessEnv;
-
-impl Env for ProcessEnv {
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn all(&self) -> Vec<(String, String)> {
-        std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect()
-    }
-}
-
-/// The process environment over `proxyMetadata` of the proxy configuration, which Istio treats as environment too.
-struct Layered<'a, E> {
-    process: &'a E,
-    metadata: BTreeMap<String, String>,
-}
-
-impl<E: Env> Layered<'_, E> {
-    fn get(&self, name: &str) -> Option<String> {
-        self.process.get(name).or_else(|| self.metadata.get(name).cloned()).filter(|value| !value.is_empty())
-    }
-
-    fn required(&self, name: &'static str, meaning: &'static str) -> Result<String, BootstrapError> {
-        self.get(name).ok_or(BootstrapError::Missing(name, meaning))
-    }
-
-    fn parsed<T: std::str::FromStr>(
-        &self,
-        name: &'static str,
-        expected: &'static str,
-    ) -> Result<Option<T>, BootstrapError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match value.parse() {
-            Ok(parsed) => Ok(Some(parsed)),
-            Err(_) => Err(BootstrapError::Invalid { name: name.to_owned(), value, expected }),
+    /// Listeners that redirection leads to, which are opened before configuration names them.
+    #[must_use]
+    pub fn early_listeners(&self) -> Vec<(Str, SocketAddr)> {
+        if self.is_gateway() || self.node.metadata.interception_mode != InterceptionMode::Redirect {
+            // Nothing is redirected, or the socket needs options that configuration brings.
+            return Vec::new();
         }
-    }
-
-    fn duration(&self, name: &'static str) -> Result<Option<Duration>, BootstrapError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match mesh_api::duration::parse(&value) {
-            Ok(parsed) => Ok(Some(parsed)),
-            Err(_) => Err(BootstrapError::Invalid { name: name.to_owned(), value, expected: "a duration such as 24h" }),
-        }
+        let listeners = [
+            (names::VIRTUAL_OUTBOUND_LISTENER, names::OUTBOUND_PORT),
+            (names::VIRTUAL_INBOUND_LISTENER, names::INBOUND_PORT),
+        ];
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let has = |any: &IpAddr| self.node.metadata.addresses.iter().any(|own| own.is_ipv4() == any.is_ipv4());
+        let families = any.into_iter().filter(has);
+        let of = |any| listeners.map(|(name, port)| (Str::from(name), SocketAddr::new(any, port)));
+        families.flat_map(of).collect()
     }
 }
 
@@ -236,11 +251,30 @@ fn port(name: &str, value: Option<u32>, default: u16) -> Result<u16, BootstrapEr
     })
 }
 
-fn proxy_config<E: Env>(env: &Layered<'_, E>) -> Result<ProxyConfig, BootstrapError> {
-    match env.get(names::PROXY_CONFIG_ENV) {
-        Some(text) => serde_yaml_ng::from_str(&text).map_err(BootstrapError::ProxyConfig),
-        None => Ok(ProxyConfig::default()),
+/// The file of the mesh, then the variable, then the pod's annotation: the later counts, field by field
+/// (istio/istio: pilot/cmd/pilot-agent/config/config.go).
+fn proxy_config<E: Env>(
+    args: &ProxyArgs,
+    env: &Layered<'_, E>,
+    files: &PodFiles,
+) -> Result<ProxyConfig, BootstrapError> {
+    let mut config = ProxyConfig::default();
+    let path = Path::new(&args.mesh_config);
+    let file = env.process.file(path).map_err(|source| BootstrapError::File { path: path.to_owned(), source })?;
+    if let Some(text) = file.filter(|text| !text.trim().is_empty()) {
+        let mesh: MeshConfig = serde_yaml_ng::from_str(&text)
+            .map_err(|source| BootstrapError::Config(args.mesh_config.clone(), source))?;
+        config = mesh.default_config.unwrap_or_default();
     }
+    if let Some(text) = env.get(names::PROXY_CONFIG_ENV) {
+        config = config.overlaid(&serde_yaml_ng::from_str(&text).map_err(BootstrapError::ProxyConfig)?);
+    }
+    if let Some(text) = files.annotations.get(names::PROXY_CONFIG_ANNOTATION) {
+        let name = || format!("annotation {}", names::PROXY_CONFIG_ANNOTATION);
+        let over = serde_yaml_ng::from_str(text).map_err(|source| BootstrapError::Config(name(), source))?;
+        config = config.overlaid(&over);
+    }
+    Ok(config)
 }
 
 fn identity(trust_domain: &str, namespace: &str, account: &str) -> Result<SpiffeId, BootstrapError> {
@@ -252,39 +286,104 @@ fn identity(trust_domain: &str, namespace: &str, account: &str) -> Result<Spiffe
     Ok(SpiffeId { trust_domain, namespace: Namespace::from(namespace), service_account: Name::from(account) })
 }
 
-/// `ISTIO_META_<KEY>` and `ISTIO_METAJSON_<KEY>` become metadata (pkg/bootstrap/config.go).
-fn metadata<E: Env>(env: &Layered<'_, E>) -> Result<NodeMetadata, BootstrapError> {
-    let mut keys = Map::new();
-    let lower = env.metadata.iter().map(|(name, value)| (name.clone(), value.clone()));
-    for (name, value) in lower.chain(env.process.all()) {
-        if let Some(key) = name.strip_prefix(names::META_PREFIX_ENV) {
-            keys.insert(key.to_owned(), Value::String(value));
-        } else if let Some(key) = name.strip_prefix("ISTIO_METAJSON_") {
-            let value = serde_json::from_str(&value).map_err(BootstrapError::Metadata)?;
-            keys.insert(key.to_owned(), value);
+/// Where the control plane's roots are: said, or by who signs its certificate (`PILOT_CERT_PROVIDER`).
+fn root_cert<E: Env>(env: &Layered<'_, E>) -> Result<PathBuf, BootstrapError> {
+    if let Some(path) = env.folder("XDS_ROOT_CA") {
+        return Ok(path);
+    }
+    let provider = env.get("PILOT_CERT_PROVIDER").unwrap_or_else(|| "istiod".to_owned());
+    Ok(PathBuf::from(match provider.as_str() {
+        "istiod" => "./var/run/secrets/istio/root-cert.pem",
+        "kubernetes" => "./var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        "custom" => "./etc/certs/root-cert.pem",
+        // A signer's name: its roots are distributed as those of the control plane.
+        signer if signer.starts_with("k8s.io/") => "./var/run/secrets/istio/root-cert.pem",
+        _ => {
+            let name = "PILOT_CERT_PROVIDER".to_owned();
+            let expected = "istiod, kubernetes, custom or k8s.io/<signer>";
+            return Err(BootstrapError::Invalid { name, value: provider, expected });
         }
+    }))
+}
+
+fn token<E: Env>(env: &Layered<'_, E>) -> Result<PathBuf, BootstrapError> {
+    let default = match env.get("JWT_POLICY").as_deref() {
+        None | Some("third-party-jwt") => "./var/run/secrets/tokens/istio-token",
+        Some("first-party-jwt") => "./var/run/secrets/kubernetes.io/serviceaccount/token",
+        Some(other) => {
+            let expected = "third-party-jwt or first-party-jwt";
+            return Err(BootstrapError::Invalid { name: "JWT_POLICY".to_owned(), value: other.to_owned(), expected });
+        }
+    };
+    Ok(env.path("LATEEN_TOKEN_FILE", default))
+}
+
+/// ECDSA on P-256 unless said otherwise; Istio's agent makes RSA keys unless `ECC_SIGNATURE_ALGORITHM` is set.
+fn key_kind<E: Env>(env: &Layered<'_, E>) -> Result<KeyKind, BootstrapError> {
+    let invalid =
+        |name: &str, value: String, expected| BootstrapError::Invalid { name: name.to_owned(), value, expected };
+    if let Some(value) = env.get("ECC_SIGNATURE_ALGORITHM").filter(|value| value != "ECDSA") {
+        return Err(invalid("ECC_SIGNATURE_ALGORITHM", value, "ECDSA"));
     }
-    serde_json::from_value(Value::Object(keys)).map_err(BootstrapError::Metadata)
-}
-
-/// `<app>.<namespace>`, as the injector sets `--service-cluster`.
-fn service_cluster(metadata: &NodeMetadata, namespace: &str) -> String {
-    let app = metadata.labels.get(names::APP_LABEL).filter(|app| !app.is_empty());
-    app.map_or_else(|| "istio-proxy".to_owned(), |app| format!("{app}.{namespace}"))
-}
-
-/// `region/zone/subzone` of the locality label, dots allowed in place of slashes.
-fn locality(metadata: &NodeMetadata) -> Locality {
-    let Some(text) = metadata.labels.get(names::LOCALITY_LABEL) else { return Locality::default() };
-    let separator = if text.contains('/') { '/' } else { '.' };
-    let mut parts = text.splitn(3, separator).map(Str::from);
-    Locality {
-        region: parts.next().unwrap_or_default(),
-        zone: parts.next().unwrap_or_default(),
-        subzone: parts.next().unwrap_or_default(),
+    match env.get("WORKLOAD_RSA_KEY_SIZE") {
+        Some(size) if size == "2048" => return Ok(KeyKind::Rsa2048),
+        Some(size) if size == "4096" => return Ok(KeyKind::Rsa4096),
+        Some(size) => return Err(invalid("WORKLOAD_RSA_KEY_SIZE", size, "2048 or 4096")),
+        None => {}
+    }
+    match env.get("ECC_CURVE") {
+        None => Ok(KeyKind::EcdsaP256),
+        Some(curve) if curve == "P256" => Ok(KeyKind::EcdsaP256),
+        Some(curve) if curve == "P384" => Ok(KeyKind::EcdsaP384),
+        Some(curve) => Err(invalid("ECC_CURVE", curve, "P256 or P384")),
     }
 }
 
-fn path<E: Env>(env: &Layered<'_, E>, name: &str, default: &str) -> PathBuf {
-    PathBuf::from(env.get(name).unwrap_or_else(|| default.to_owned()))
+fn renewal<E: Env>(env: &Layered<'_, E>) -> Result<RenewalPolicy, BootstrapError> {
+    let default = RenewalPolicy::default();
+    Ok(RenewalPolicy {
+        grace_ratio: env.parsed("SECRET_GRACE_PERIOD_RATIO", "a share such as 0.5")?.unwrap_or(default.grace_ratio),
+        jitter: env.parsed("SECRET_GRACE_PERIOD_RATIO_JITTER", "a share such as 0.01")?.unwrap_or(default.jitter),
+    })
+}
+
+/// The flag, the configuration, the CPU limit, in this order. 0 stands for the limit, or for all CPUs where there is none.
+fn workers<E: Env>(
+    args: &ProxyArgs,
+    env: &Layered<'_, E>,
+    config: &ProxyConfig,
+    mut budget: CpuBudget,
+) -> Result<usize, BootstrapError> {
+    // Without a limit the kubelet writes the CPUs of the node, which then is none.
+    let limit: Option<usize> = env.parsed("ISTIO_CPU_LIMIT", "a number of CPUs")?;
+    let limit = limit.filter(|limit| (1..budget.cpus).contains(limit));
+    if let Some(limit) = limit {
+        #[expect(clippy::cast_precision_loss, reason = "less than the CPUs of a machine")]
+        let limit = limit as f64;
+        budget.quota = Some(budget.quota.map_or(limit, |quota| quota.min(limit)));
+    }
+    let concurrency = args.concurrency.or_else(|| config.concurrency.and_then(|count| usize::try_from(count).ok()));
+    let concurrency = concurrency.filter(|count| *count != 0 || budget.quota.is_none());
+    Ok(budget.workers(concurrency, DEFAULT_WORKERS))
+}
+
+fn drain<E: Env>(env: &Layered<'_, E>, config: &ProxyConfig) -> Result<DrainSettings, BootstrapError> {
+    let legacy: Option<u64> = env.parsed("TERMINATION_DRAIN_DURATION_SECONDS", "a number of seconds")?;
+    let configured = config.termination_drain_duration.map(|text| text.0);
+    let minimum = env.duration("MINIMUM_DRAIN_DURATION")?.unwrap_or(DEFAULT_DRAIN);
+    Ok(DrainSettings {
+        duration: configured.or_else(|| legacy.map(Duration::from_secs)).unwrap_or(DEFAULT_DRAIN),
+        until_idle: env.flag("EXIT_ON_ZERO_ACTIVE_CONNECTIONS")?.unwrap_or(false).then_some(minimum),
+    })
+}
+
+fn application<E: Env>(env: &Layered<'_, E>, node: &NodeInfo) -> Result<Application, BootstrapError> {
+    Ok(Application {
+        probers: env.get("ISTIO_KUBE_APP_PROBERS"),
+        metrics: env.get("ISTIO_PROMETHEUS_ANNOTATIONS"),
+        scrape_targets: node.metadata.annotations.get("prometheus.istio.io/scrape-targets").cloned(),
+        probe_localhost: env.flag("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION")?.unwrap_or(false),
+        probe_http2: env.flag("ISTIO_ENABLE_HTTP2_PROBING")?.unwrap_or(true),
+        metrics_local_only: env.flag("METRICS_LOCALHOST_ACCESS_ONLY")?.unwrap_or(false),
+    })
 }

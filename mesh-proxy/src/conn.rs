@@ -79,6 +79,9 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     let not_ready = || Refused::from(FaultKind::NotReady);
+    if !Box::pin(worker.wait_for_configuration()).await {
+        return Err(not_ready());
+    }
     let live = worker.live();
     let own = live.plan.listener(&accepted.listener).ok_or_else(not_ready)?;
     let (peer_address, local) = addresses(&accepted)?;
@@ -91,8 +94,8 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     let tcp = TcpStream::from_std(accepted.socket).map_err(|_| Refused::from(FaultKind::Internal))?;
     let mut io = Io::Tcp(tcp);
     let entry = worker.connections.register(own_name, direction);
-    if worker.drains(direction) {
-        entry.close(Closing::Drain);
+    if let Some(why) = worker.drains(direction) {
+        entry.close(why);
     }
     let looked = {
         let inspecting = Box::pin(inspect(&mut io, &what, destination.port()));

@@ -33,12 +33,17 @@ pub struct Entry {
     max_age: Cell<Duration>,
     /// It should end at the next opportunity.
     closing: Cell<Option<Closing>>,
+    /// [`Closing::Leave`] was asked for, and counts again when an idle mark is lifted.
+    leaves: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 /// Why a connection is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closing {
+    /// The proxy is going to end: after the next request, whenever that comes. A connection that only rests stays open,
+    /// because its client may be sending a request at this moment.
+    Leave,
     /// Idle for too long.
     Idle,
     /// The proxy drains, or its listener is gone.
@@ -78,6 +83,7 @@ impl Connections {
             idle_timeout: Cell::new(Duration::ZERO),
             max_age: Cell::new(Duration::ZERO),
             closing: Cell::new(None),
+            leaves: Cell::new(false),
             waker: RefCell::new(None),
         });
         let slot = self.entries.borrow_mut().insert(Rc::clone(&entry));
@@ -121,6 +127,9 @@ impl Connections {
 impl Entry {
     /// Asks this connection to end; a stronger reason replaces a weaker one.
     pub fn close(&self, why: Closing) {
+        if why == Closing::Leave {
+            self.leaves.set(true);
+        }
         if self.closing.get().is_none_or(|before| before < why) {
             self.closing.set(Some(why));
             if let Some(waker) = self.waker.borrow_mut().take() {
@@ -166,7 +175,7 @@ impl Registered {
     pub fn busy(&self) -> Busy {
         self.entry.active.set(self.entry.active.get() + 1);
         if self.entry.closing.get() == Some(Closing::Idle) {
-            self.entry.closing.set(None);
+            self.entry.closing.set(self.entry.leaves.get().then_some(Closing::Leave));
         }
         Busy(Rc::clone(&self.entry))
     }
@@ -219,6 +228,20 @@ mod tests {
         assert_eq!((idle.closing(), busy.closing()), (Some(Closing::Idle), Some(Closing::Drain)));
         drop((idle, busy));
         assert!(table.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resting_connection_leaves_only_after_its_next_request() {
+        let table = Rc::new(Connections::default());
+        let entry = table.register("a".into(), Direction::Inbound);
+        table.close(Closing::Leave, |_| true);
+        assert_eq!(entry.closing(), Some(Closing::Leave));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(entry.poll_closing(&mut context, Closing::Idle).is_pending());
+        assert!(entry.poll_closing(&mut context, Closing::Leave).is_ready());
+        table.close(Closing::Idle, |_| true);
+        drop(entry.busy());
+        assert_eq!(entry.closing(), Some(Closing::Leave));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 //! over [`upstream`] connections, [`config`] brings what all of them run.
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod args;
 pub mod bootstrap;

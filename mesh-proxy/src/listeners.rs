@@ -12,7 +12,7 @@ use std::time::Duration;
 use mesh_api::text::Str;
 use mesh_api_rt::listen::ListenerTable;
 use mesh_api_rt::report::Report;
-use mesh_api_xds::ir::listener::{Binding, Direction};
+use mesh_api_xds::ir::listener::Binding;
 use tokio::task::AbortHandle;
 
 use crate::config::store::Live;
@@ -43,7 +43,7 @@ pub async fn run(worker: Rc<Worker>, table: ListenerTable, dispatcher: Dispatche
     loop {
         let live = Arc::clone(&states.borrow_and_update());
         let phase = *phases.borrow_and_update();
-        let wanted = wanted(&live, phase);
+        let wanted = wanted(&live, phase, &worker.shared.early);
         drop(live);
         let complete = open.reconcile(&wanted, &dispatcher);
         let retry = if complete { Duration::MAX } else { RETRY };
@@ -55,17 +55,15 @@ pub async fn run(worker: Rc<Worker>, table: ListenerTable, dispatcher: Dispatche
     }
 }
 
-/// Addresses to listen on. While inbound connections drain, outbound ones are still accepted: the application may need them
-/// to finish its work.
-fn wanted(live: &Live, phase: DrainPhase) -> BTreeMap<SocketAddr, Str> {
+/// Addresses to listen on. While inbound connections drain, both sides still accept: peers learn later than we that this
+/// workload ends, and the application may need the other side to finish its work.
+fn wanted(live: &Live, phase: DrainPhase, early: &[(Str, SocketAddr)]) -> BTreeMap<SocketAddr, Str> {
     let mut wanted = BTreeMap::new();
+    if !live.is_configured() && phase == DrainPhase::Running {
+        wanted.extend(early.iter().map(|(name, address)| (*address, name.clone())));
+    }
     for listener in live.plan.listeners() {
-        let serves = match phase {
-            DrainPhase::Running => true,
-            DrainPhase::Inbound => listener.direction == Direction::Outbound,
-            DrainPhase::All | DrainPhase::Now => false,
-        };
-        if serves && listener.binding == Binding::Socket {
+        if phase.accepts(listener.direction) && listener.binding == Binding::Socket {
             for address in listener.addresses() {
                 wanted.entry(address).or_insert_with(|| listener.name.clone());
             }

@@ -3,25 +3,48 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use mesh_proxy::args::{Cli, Command};
+use mesh_proxy::agent::commands;
+use mesh_proxy::args::{Cli, Command, VersionArgs, VersionOutput};
 use mesh_proxy::{app, capture};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Proxy(args) => app::run(&args),
         Command::Init(args) => capture::run(&args).map_err(Into::into).map(|outcome| print(&outcome)),
+        // As in Istio's agent, both end with 1: scripts look whether it worked, not at the number.
+        Command::Wait(args) => return status(run(commands::wait(&args)), 1),
+        Command::Request(args) => return status(run(commands::request_to_stdout(&args)), 1),
+        Command::Version(args) => version(args).map(|text| print(&text)),
     };
+    status(result, 2)
+}
+
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    mesh_api_rt::runtime::single()?.block_on(work)
+}
+
+fn status(result: anyhow::Result<()>, failed: u8) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
-            ExitCode::from(2)
+            ExitCode::from(failed)
         }
     }
 }
 
+fn version(args: VersionArgs) -> anyhow::Result<String> {
+    let build = mesh_api_rt::build_info!("mesh-proxy");
+    Ok(match args.output {
+        Some(VersionOutput::Json) => serde_json::to_string_pretty(&build)?,
+        Some(VersionOutput::Yaml) => serde_yaml_ng::to_string(&build)?.trim_end().to_owned(),
+        None if args.short => build.version.to_owned(),
+        None => format!("{} {} ({})", build.name, build.version, build.revision),
+    })
+}
+
 #[expect(clippy::print_stdout, reason = "the command's output")]
-fn print(outcome: &capture::Outcome) {
+fn print(outcome: &impl std::fmt::Display) {
     println!("{outcome}");
 }
 

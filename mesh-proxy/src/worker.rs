@@ -1,6 +1,7 @@
 //! One worker: a thread with its own runtime, connections, pools and buffers.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,12 @@ use crate::upstream::state::Upstreams;
 /// How often a worker looks at its connections and pools.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Connections of one worker that wait for the first configuration; more are refused.
+const MOST_PARKED: usize = 1024;
+
+/// How long they wait. Longer than a control plane takes to restart; most clients have given up by then.
+const LONGEST_PARKED: Duration = Duration::from_secs(60);
+
 /// Scratch areas of requests kept for reuse.
 const KEPT_SCRATCH: usize = 64;
 
@@ -48,6 +55,8 @@ pub struct Shared {
     pub metadata: Arc<LocalMetadata>,
     /// How far the process has come with stopping.
     pub drain: watch::Sender<DrainPhase>,
+    /// Listeners that are opened before there is configuration: connections to them wait for it.
+    pub early: Vec<(Str, SocketAddr)>,
 }
 
 /// What this proxy tells its peers.
@@ -75,12 +84,50 @@ pub enum DrainPhase {
     /// Serving.
     #[default]
     Running,
-    /// Inbound connections end after their request; outbound goes on.
+    /// Inbound connections end after their next request; new ones are served once. Outbound goes on.
     Inbound,
-    /// All connections end after their request.
+    /// Inbound connections end now if they rest, and no more are accepted. Outbound goes on.
+    InboundClosed,
+    /// All connections end after their next request; new ones are served once.
     All,
+    /// All connections end now if they rest, and no more are accepted.
+    Closed,
     /// All connections end now.
     Now,
+}
+
+impl DrainPhase {
+    /// Whether connections of this direction are still accepted.
+    #[must_use]
+    pub fn accepts(self, direction: Direction) -> bool {
+        match self {
+            Self::Running | Self::Inbound | Self::All => true,
+            Self::InboundClosed => direction == Direction::Outbound,
+            Self::Closed | Self::Now => false,
+        }
+    }
+
+    /// What connections of this direction are asked to do.
+    #[must_use]
+    pub fn closing(self, direction: Direction) -> Option<Closing> {
+        match self {
+            Self::Running => None,
+            Self::Inbound => (direction == Direction::Inbound).then_some(Closing::Leave),
+            Self::InboundClosed => (direction == Direction::Inbound).then_some(Closing::Drain),
+            Self::All => Some(Closing::Leave),
+            Self::Closed => Some(Closing::Drain),
+            Self::Now => Some(Closing::Now),
+        }
+    }
+
+    /// The phase after being asked for `next`: what was closed is not opened again.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::InboundClosed, Self::All) => Self::Closed,
+            _ => self.max(next),
+        }
+    }
 }
 
 /// A worker's state; lives in `Rc`s on its thread.
@@ -101,6 +148,7 @@ pub struct Worker {
     #[expect(clippy::vec_box, reason = "a scratch area moves between here and its request by pointer")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     drain: Cell<DrainPhase>,
+    parked: Cell<usize>,
 }
 
 impl Worker {
@@ -118,12 +166,36 @@ impl Worker {
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             scratch: RefCell::default(),
             drain: Cell::default(),
+            parked: Cell::default(),
         }
     }
 
     /// The configuration now. Not to be held over an idle wait.
     pub fn live(&self) -> Rc<Live> {
         Rc::clone(&self.live.borrow())
+    }
+
+    /// Waits until there is configuration. False: there is none in time, or too many wait already.
+    ///
+    /// The application may start before its proxy has heard of the mesh: its first connections are held, not refused.
+    pub async fn wait_for_configuration(&self) -> bool {
+        if self.live.borrow().is_configured() {
+            return true;
+        }
+        if self.parked.get() >= MOST_PARKED {
+            return false;
+        }
+        self.parked.set(self.parked.get() + 1);
+        self.telemetry.parked();
+        let mut states = self.shared.store.subscribe();
+        let waited = tokio::time::timeout(LONGEST_PARKED, states.wait_for(|live| live.is_configured())).await;
+        self.parked.set(self.parked.get().saturating_sub(1));
+        let Ok(Ok(live)) = waited else { return false };
+        let live = Arc::clone(&live);
+        if !self.live.borrow().is_configured() {
+            self.refresh(&live);
+        }
+        true
     }
 
     /// Runs `f` with the worker's random numbers.
@@ -151,14 +223,10 @@ impl Worker {
         }
     }
 
-    /// Whether connections of this direction are to end after their request.
+    /// What connections of this direction are asked to do while the process stops.
     #[must_use]
-    pub fn drains(&self, direction: Direction) -> bool {
-        match self.drain.get() {
-            DrainPhase::Running => false,
-            DrainPhase::Inbound => direction == Direction::Inbound,
-            DrainPhase::All | DrainPhase::Now => true,
-        }
+    pub fn drains(&self, direction: Direction) -> Option<Closing> {
+        self.drain.get().closing(direction)
     }
 
     /// Takes a new state of configuration.
@@ -176,10 +244,10 @@ impl Worker {
 
     fn drain(&self, phase: DrainPhase) {
         self.drain.set(phase);
-        let inbound_only = phase == DrainPhase::Inbound;
-        let why = if phase == DrainPhase::Now { Closing::Now } else { Closing::Drain };
-        if phase > DrainPhase::Running {
-            self.connections.close(why, |entry| !inbound_only || entry.direction == Direction::Inbound);
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            if let Some(why) = phase.closing(direction) {
+                self.connections.close(why, |entry| entry.direction == direction);
+            }
         }
     }
 

@@ -34,14 +34,7 @@ impl Env for Variables {
 
 /// A certificate from the control plane's certificate service, asked for as a proxy of ours asks.
 pub(crate) fn credential(mesh: &Mesh, workload: &Workload) -> Credential {
-    let args = ProxyArgs {
-        role: Role::Sidecar,
-        domain: String::new(),
-        concurrency: Some(1),
-        log_output_level: String::new(),
-        log_as_json: false,
-        socket_mark: 0,
-    };
+    let args = ProxyArgs::new(Role::Sidecar);
     let settings = read(&args, &Variables(mesh.proxy_env(workload))).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::StatusCode;
 use mesh_api_rt::admin::{Request, Response, Router};
 
-use super::{Admin, StopRequest};
+use super::Admin;
+use crate::agent::shutdown::Event;
 use crate::worker::DrainPhase;
 
 /// Envoy's pages.
@@ -16,10 +17,10 @@ pub(super) fn pages(router: Router, admin: &Arc<Admin>) -> Router {
     router
         .post(
             "/drain_listeners",
-            "Stop accepting; connections end after their request: ?graceful, ?inboundonly, ?skip_exit",
+            "Connections end after their request, and no more are accepted: ?graceful (still accept), ?inboundonly, ?skip_exit",
             local(move |request| listeners.drain_listeners(request)),
         )
-        .post("/quitquitquit", "End the process now", local(move |_| quit.ask(StopRequest::Now)))
+        .post("/quitquitquit", "End the process now", local(move |_| quit.ask(Event::Quit)))
         .post(
             "/healthcheck/fail",
             "Make readiness fail",
@@ -50,42 +51,43 @@ pub(super) fn pages(router: Router, admin: &Arc<Admin>) -> Router {
 pub(super) fn agent_pages(router: Router, admin: &Arc<Admin>) -> Router {
     let (drain, quit) = (Arc::clone(admin), Arc::clone(admin));
     router
-        .post("/drain", "Stop accepting from the mesh; the process goes on", local(move |_| drain.drain_inbound()))
-        .post("/quitquitquit", "End the process now", local(move |_| quit.ask(StopRequest::Now)))
+        .post(
+            "/drain",
+            "Ask inbound connections to go elsewhere; the process goes on",
+            local(move |_| drain.ask(Event::Drain)),
+        )
+        .post("/quitquitquit", "End the process now", local(move |_| quit.ask(Event::Quit)))
 }
 
 impl Admin {
     fn drain_listeners(&self, request: &Request) -> Response {
-        // Every drain here is graceful, and none ends the process: both parameters are accepted for what they say already.
+        // None ends the process, which is what `skip_exit` asks for.
         for (name, _) in request.query() {
             if !matches!(&*name, "graceful" | "inboundonly" | "skip_exit") {
                 let known = "graceful, inboundonly, skip_exit";
                 return Response::text(StatusCode::BAD_REQUEST, format!("unknown parameter {name}; known: {known}\n"));
             }
         }
-        let inbound_only = request.param("inboundonly").is_some();
-        self.advance(if inbound_only { DrainPhase::Inbound } else { DrainPhase::All })
-    }
-
-    /// A gateway has no inbound side: there, everything is drained.
-    fn drain_inbound(&self) -> Response {
-        self.advance(if self.context.bootstrap.is_gateway() { DrainPhase::All } else { DrainPhase::Inbound })
+        let (inbound_only, graceful) = (request.param("inboundonly").is_some(), request.param("graceful").is_some());
+        self.advance(match (inbound_only, graceful) {
+            (true, true) => DrainPhase::Inbound,
+            (true, false) => DrainPhase::InboundClosed,
+            (false, true) => DrainPhase::All,
+            (false, false) => DrainPhase::Closed,
+        })
     }
 
     fn advance(&self, phase: DrainPhase) -> Response {
         self.context.shared.drain.send_if_modified(|now| {
-            let forward = *now < phase;
-            if forward {
-                *now = phase;
-            }
-            forward
+            let next = now.then(phase);
+            std::mem::replace(now, next) != next
         });
         Response::ok("OK\n")
     }
 
-    fn ask(&self, request: StopRequest) -> Response {
-        // A full channel means that a stop was asked for already.
-        let _ = self.context.stop.try_send(request);
+    fn ask(&self, event: Event) -> Response {
+        // A full channel means that it was asked for many times already.
+        let _ = self.context.stop.try_send(event);
         Response::ok("OK\n")
     }
 }

@@ -26,6 +26,7 @@ use mesh_api_rt::telemetry::LogHandle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::agent::shutdown::Event;
 use crate::bootstrap::Bootstrap;
 use crate::telemetry::Hub;
 use crate::worker::Shared;
@@ -41,17 +42,8 @@ pub struct AdminContext {
     pub hub: Hub,
     /// Log levels.
     pub logs: LogHandle,
-    /// Where a request to stop goes.
-    pub stop: mpsc::Sender<StopRequest>,
-}
-
-/// A request to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopRequest {
-    /// After connections were given time to end.
-    Drain,
-    /// Now.
-    Now,
+    /// Where a request to drain or to end goes.
+    pub stop: mpsc::Sender<Event>,
 }
 
 /// Why the interface did not start.

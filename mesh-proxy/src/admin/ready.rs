@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::StatusCode;
 use mesh_api_rt::admin::{Response, Router};
-use mesh_proxy_core::plan::Plan;
 
 use super::Admin;
 use crate::config::apply::OWN_CERTIFICATE;
@@ -36,11 +35,6 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// Whether a consistent set was committed once. A server without marks has sent listeners then.
-pub(super) fn is_configured(plan: &Plan) -> bool {
-    plan.mark().generation > 0 || plan.listeners().next().is_some()
-}
-
 impl Admin {
     /// What is missing; `None` when nothing is.
     pub(super) fn not_ready(&self) -> Option<NotReady> {
@@ -52,7 +46,7 @@ impl Admin {
             return Some(NotReady::Failing);
         }
         let live = shared.store.live();
-        if !is_configured(&live.plan) {
+        if !live.is_configured() {
             return Some(NotReady::Configuration);
         }
         let needs_certificate = !self.context.bootstrap.plaintext_control_plane;

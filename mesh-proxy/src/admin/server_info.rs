@@ -44,7 +44,7 @@ impl Admin {
                 "concurrency": bootstrap.workers,
                 "service_cluster": &*node.service_cluster,
                 "service_node": node.id(),
-                "drain_time": format!("{}s", bootstrap.drain.as_secs()),
+                "drain_time": format!("{}s", bootstrap.drain.duration.as_secs()),
             },
             "node": self.node(),
             "uptime_current_epoch": uptime,

@@ -19,7 +19,6 @@ use prometheus_client::metrics::MetricType;
 use tokio::time::Instant;
 use x509_parser::prelude::Pem;
 
-use super::ready;
 use super::server_info::expires;
 use crate::telemetry::{ClusterTotals, Hub};
 use crate::worker::{DrainPhase, Shared};
@@ -103,7 +102,7 @@ impl Collector for State {
         let live = self.shared.store.live();
         let plan = &live.plan;
         let draining = *self.shared.drain.borrow() > DrainPhase::Running;
-        let state: u64 = match (draining, ready::is_configured(plan)) {
+        let state: u64 = match (draining, live.is_configured()) {
             (true, _) => 1,
             (false, true) => 0,
             (false, false) => 2,

@@ -78,7 +78,7 @@ impl Admin {
     fn envoy_stats(&self) -> Vec<(String, String)> {
         let live: Arc<Live> = self.context.shared.store.live();
         let plan = &live.plan;
-        let updates = if ready::is_configured(plan) { live.generation } else { 0 };
+        let updates = if live.is_configured() { live.generation } else { 0 };
         let state = match self.not_ready() {
             None | Some(ready::NotReady::Failing) => 0,
             Some(ready::NotReady::Draining) => 1,

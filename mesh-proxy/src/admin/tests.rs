@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::*;
+use crate::bootstrap::{Application, DrainSettings};
 use crate::config::store::Store;
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::testing::{mk_cluster, mk_listener, mk_node};
@@ -30,7 +31,7 @@ use crate::worker::{DrainPhase, LocalMetadata};
 
 pub(super) struct Proxy {
     pub(super) admin: Arc<Admin>,
-    stop_asked: mpsc::Receiver<StopRequest>,
+    stop_asked: mpsc::Receiver<Event>,
 }
 
 fn mk_bootstrap() -> Bootstrap {
@@ -47,19 +48,25 @@ fn mk_bootstrap() -> Bootstrap {
         plaintext_control_plane: false,
         control_plane_name: "istiod.istio-system.svc".to_owned(),
         root_cert: "root-cert.pem".into(),
+        ca_root_cert: None,
         token: "istio-token".into(),
+        provisioned: None,
+        output_certs: None,
+        key_kind: mesh_ca::key::KeyKind::EcdsaP256,
+        renewal: mesh_ca::rotation::RenewalPolicy::default(),
         workers: 2,
         admin: ([127, 0, 0, 1].into(), 15000),
         status_port: 15020,
         readiness_port: 15021,
         metrics_port: 15090,
-        drain: Duration::from_secs(5),
+        drain: DrainSettings { duration: Duration::from_secs(5), until_idle: None },
         socket_mark: None,
         cert_ttl: Duration::from_secs(3600),
+        application: Application::default(),
     }
 }
 
-fn mk_context() -> (AdminContext, mpsc::Receiver<StopRequest>) {
+fn mk_context() -> (AdminContext, mpsc::Receiver<Event>) {
     let bootstrap = Arc::new(mk_bootstrap());
     let identity = Str::from(bootstrap.identity.to_string());
     let shared = Arc::new(Shared {
@@ -69,10 +76,11 @@ fn mk_context() -> (AdminContext, mpsc::Receiver<StopRequest>) {
         identity: identity.clone(),
         metadata: Arc::new(LocalMetadata::default()),
         drain: watch::Sender::new(DrainPhase::Running),
+        early: Vec::new(),
     });
     let hub = Hub::new(&bootstrap.node, identity, Sinks::start().unwrap());
     let (_, logs) = build(LogFormat::Text, "info".parse().unwrap(), std::io::sink);
-    let (stop, stop_asked) = mpsc::channel(1);
+    let (stop, stop_asked) = mpsc::channel(2);
     (AdminContext { bootstrap, shared, hub, logs, stop }, stop_asked)
 }
 
@@ -193,10 +201,16 @@ async fn draining_moves_forward_only() {
     let phase = || *proxy.admin.context.shared.drain.borrow();
     assert_eq!(proxy.post("/drain_listeners?later").await, StatusCode::BAD_REQUEST);
     assert_eq!(phase(), DrainPhase::Running);
-    proxy.post("/drain_listeners").await;
-    assert_eq!(phase(), DrainPhase::All);
-    proxy.post("/drain_listeners?inboundonly").await;
-    assert_eq!(phase(), DrainPhase::All);
+    for (uri, expect) in [
+        ("/drain_listeners?graceful&inboundonly&skip_exit", DrainPhase::Inbound),
+        ("/drain_listeners?inboundonly", DrainPhase::InboundClosed),
+        // What was closed is not opened again.
+        ("/drain_listeners?graceful", DrainPhase::Closed),
+        ("/drain_listeners?inboundonly", DrainPhase::Closed),
+    ] {
+        proxy.post(uri).await;
+        assert_eq!(phase(), expect, "{uri}");
+    }
 }
 
 #[tokio::test]
@@ -210,9 +224,9 @@ async fn state_is_changed_from_this_host_by_post_only() {
     }
     assert!(proxy.stop_asked.try_recv().is_err());
     let near = proxy.send(proxy.admin.status_pages(), Method::POST, "/quitquitquit", [127, 0, 0, 1]).await;
-    assert_eq!((near.status(), proxy.stop_asked.try_recv()), (StatusCode::OK, Ok(StopRequest::Now)));
+    assert_eq!((near.status(), proxy.stop_asked.try_recv()), (StatusCode::OK, Ok(Event::Quit)));
     proxy.send(proxy.admin.status_pages(), Method::POST, "/drain", [127, 0, 0, 1]).await;
-    assert_eq!(*proxy.admin.context.shared.drain.borrow(), DrainPhase::Inbound);
+    assert_eq!(proxy.stop_asked.try_recv(), Ok(Event::Drain));
 }
 
 #[tokio::test]

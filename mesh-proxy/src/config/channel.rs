@@ -19,6 +19,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Probing of quiet connections, so that a control plane that vanished is noticed (Istio's agent: 30 s and 10 s).
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names of files as Istio's agent reads and writes them (security/pkg/nodeagent/cache).
+pub const CHAIN_FILE: &str = "cert-chain.pem";
+/// The key of the certificate in [`CHAIN_FILE`].
+pub const KEY_FILE: &str = "key.pem";
+/// The roots of the mesh.
+pub const ROOT_FILE: &str = "root-cert.pem";
 /// Largest token read, bytes.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
@@ -29,6 +35,8 @@ pub enum Proof<'a> {
     Certificate(&'a Credential),
     /// By the bootstrap token, with each call.
     Token(MetadataValue<Ascii>),
+    /// By a certificate in files that was there before the proxy.
+    Provisioned(Identity),
     /// Not at all: a plaintext control plane on loopback.
     None,
 }
@@ -85,11 +93,28 @@ pub fn read_token(path: &Path) -> Result<MetadataValue<Ascii>, ChannelError> {
     Ok(value)
 }
 
-/// Opens a channel to `address`.
+/// Reads the certificate of a folder (`PROV_CERT`), under the names that Istio's agent gives its files.
+///
+/// # Errors
+/// When one of the files is missing.
+pub fn read_provisioned(folder: &Path) -> Result<Identity, ChannelError> {
+    let read = |name: &str, what| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|source| ChannelError::Read { path, what, source })
+    };
+    Ok(Identity::from_pem(read(CHAIN_FILE, "provisioned certificate")?, read(KEY_FILE, "provisioned key")?))
+}
+
+/// Opens a channel to `address`; `root_cert` has the anchors to trust there.
 ///
 /// # Errors
 /// When files are missing or the control plane cannot be reached.
-pub async fn open(bootstrap: &Bootstrap, address: &str, proof: &Proof<'_>) -> Result<Channel, ChannelError> {
+pub async fn open(
+    bootstrap: &Bootstrap,
+    address: &str,
+    root_cert: &Path,
+    proof: &Proof<'_>,
+) -> Result<Channel, ChannelError> {
     let settings = |source| ChannelError::Settings { address: address.to_owned(), source };
     let scheme = if matches!(proof, Proof::None) { "http" } else { "https" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
@@ -99,20 +124,16 @@ pub async fn open(bootstrap: &Bootstrap, address: &str, proof: &Proof<'_>) -> Re
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     if !matches!(proof, Proof::None) {
-        let root = match proof {
-            // The bundle that came with the certificate is newer than the file.
-            Proof::Certificate(credential) => credential.roots_pem().into_bytes(),
-            Proof::Token(_) | Proof::None => {
-                let path = &bootstrap.root_cert;
-                let read = |source| ChannelError::Read { path: path.clone(), what: "trust anchors", source };
-                std::fs::read(path).map_err(read)?
-            }
-        };
+        let roots = anchors(root_cert, proof)?;
         let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(root))
+            .ca_certificate(Certificate::from_pem(roots))
             .domain_name(bootstrap.control_plane_name.clone());
-        if let Proof::Certificate(credential) = proof {
-            tls = tls.identity(Identity::from_pem(credential.chain_pem(), credential.key_pem().as_bytes()));
+        match proof {
+            Proof::Certificate(credential) => {
+                tls = tls.identity(Identity::from_pem(credential.chain_pem(), credential.key_pem().as_bytes()));
+            }
+            Proof::Provisioned(identity) => tls = tls.identity(identity.clone()),
+            Proof::Token(_) | Proof::None => {}
         }
         endpoint = endpoint.tls_config(tls).map_err(settings)?;
     }
@@ -120,6 +141,22 @@ pub async fn open(bootstrap: &Bootstrap, address: &str, proof: &Proof<'_>) -> Re
     let connector = tower::service_fn(move |uri: Uri| async move { dial(&uri, mark).await.map(TokioIo::new) });
     let connect = |source| ChannelError::Connect { address: address.to_owned(), source };
     endpoint.connect_with_connector(connector).await.map_err(connect)
+}
+
+/// The file is read each time, because the kubelet replaces it when roots change. To it comes the bundle of the certificate,
+/// which may be newer, and which is there even if the file is lost.
+fn anchors(path: &Path, proof: &Proof<'_>) -> Result<Vec<u8>, ChannelError> {
+    let file = std::fs::read(path);
+    let Proof::Certificate(credential) = proof else {
+        let read = |source| ChannelError::Read { path: path.to_owned(), what: "trust anchors", source };
+        return file.map_err(read);
+    };
+    let mut roots = credential.roots_pem().into_bytes();
+    if let Ok(more) = file {
+        roots.push(b'\n');
+        roots.extend(more);
+    }
+    Ok(roots)
 }
 
 /// Connects with the proxy's mark, so that redirection lets the connection pass.

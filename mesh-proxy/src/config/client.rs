@@ -132,7 +132,7 @@ impl Client {
         let bootstrap = Arc::clone(&self.control.bootstrap);
         let credential = self.wait_for_credential(&bootstrap).await;
         let proof = credential.as_ref().map_or(Proof::None, Proof::Certificate);
-        let channel = channel::open(&bootstrap, &bootstrap.discovery_address, &proof).await?;
+        let channel = channel::open(&bootstrap, &bootstrap.discovery_address, &bootstrap.root_cert, &proof).await?;
         let (sender, receiver) = mpsc::channel(OUTBOX);
         let mut client = AggregatedDiscoveryClient::new(channel);
         self.outbox = Some(sender);

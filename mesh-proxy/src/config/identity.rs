@@ -2,17 +2,19 @@
 //!
 //! A failed renewal is tried again until the certificate expires and beyond; what is held stays in use (fail static).
 
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use mesh_api_rt::backoff::Backoff;
 use mesh_api_rt::report::Report;
 use mesh_api_xds::ca_proto::{CertificateClient, IstioCertificateRequest};
 use mesh_ca::client::{CertificateRequest, Credential, CredentialError, RequestError};
-use mesh_ca::key::KeyKind;
-use mesh_ca::rotation::{RenewalPolicy, next_renewal};
+use mesh_ca::rotation::next_renewal;
 use tokio::sync::watch;
 
-use super::channel::{self, ChannelError, Proof};
+use super::channel::{self, CHAIN_FILE, ChannelError, KEY_FILE, Proof, ROOT_FILE};
 use crate::bootstrap::Bootstrap;
 
 /// Pauses between attempts.
@@ -50,8 +52,13 @@ pub async fn maintain(bootstrap: &Bootstrap, sender: &watch::Sender<Option<Crede
             Ok(credential) => {
                 backoff.reset();
                 let expires = credential.leaf.not_after;
-                let renew = next_renewal(SystemTime::now(), expires, RenewalPolicy::default(), &mut rand::rng());
+                let renew = next_renewal(SystemTime::now(), expires, bootstrap.renewal, &mut rand::rng());
                 tracing::info!(identity = %credential.identity, serial = %credential.leaf.serial, "Certificate received");
+                if let Some(folder) = &bootstrap.output_certs
+                    && let Err(error) = write_files(folder, &credential)
+                {
+                    tracing::error!(folder = %folder.display(), %error, "Certificate not written to files");
+                }
                 sender.send_replace(Some(credential));
                 sleep_until(renew).await;
             }
@@ -86,14 +93,46 @@ async fn request(bootstrap: &Bootstrap, present: Option<&Credential>) -> Result<
     }
 }
 
+/// Before there is a certificate: the token, else what was provisioned. The files are read anew each time, because they are
+/// replaced before they expire.
+fn first_proof(bootstrap: &Bootstrap) -> Result<Proof<'static>, ChannelError> {
+    match (channel::read_token(&bootstrap.token), &bootstrap.provisioned) {
+        (Ok(token), _) => Ok(Proof::Token(token)),
+        (Err(_), Some(folder)) => Ok(Proof::Provisioned(channel::read_provisioned(folder)?)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// Writes the certificate for programs that want files. Each file is replaced whole, the key first readable by its owner only.
+fn write_files(folder: &Path, credential: &Credential) -> io::Result<()> {
+    let key = credential.key_pem();
+    for (name, mode, content) in [
+        (KEY_FILE, 0o600, key.as_bytes()),
+        (CHAIN_FILE, 0o644, credential.chain_pem().as_bytes()),
+        (ROOT_FILE, 0o644, credential.roots_pem().as_bytes()),
+    ] {
+        let beside = folder.join(format!(".{name}.new"));
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, folder.join(name))?;
+    }
+    Ok(())
+}
+
 async fn request_once(bootstrap: &Bootstrap, present: Option<&Credential>) -> Result<Credential, IdentityError> {
     let still_valid = present.filter(|credential| credential.leaf.is_valid_at(SystemTime::now()));
     let proof = match still_valid {
         Some(credential) => Proof::Certificate(credential),
-        None => Proof::Token(channel::read_token(&bootstrap.token)?),
+        None => first_proof(bootstrap)?,
     };
-    let channel = channel::open(bootstrap, &bootstrap.ca_address, &proof).await?;
-    let asked = CertificateRequest::new(bootstrap.identity.clone(), KeyKind::EcdsaP256)?;
+    let root_cert = bootstrap.ca_root_cert.as_ref().unwrap_or(&bootstrap.root_cert);
+    let channel = channel::open(bootstrap, &bootstrap.ca_address, root_cert, &proof).await?;
+    let asked = CertificateRequest::new(bootstrap.identity.clone(), bootstrap.key_kind)?;
     let mut call = tonic::Request::new(IstioCertificateRequest {
         csr: asked.csr().to_owned(),
         validity_duration: i64::try_from(bootstrap.cert_ttl.as_secs()).unwrap_or(i64::MAX),
@@ -107,4 +146,29 @@ async fn request_once(bootstrap: &Bootstrap, present: Option<&Credential>) -> Re
         .await
         .map_err(|status| IdentityError::Refused(Box::new(status)))?;
     Ok(asked.finish(&answer.into_inner().cert_chain, SystemTime::now())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use mesh_ca::testing::TestCa;
+
+    use super::*;
+
+    #[test]
+    fn files_are_replaced_and_the_key_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let credential = TestCa::new(SystemTime::now()).credential("shop", "web");
+            write_files(folder.path(), &credential).unwrap();
+            let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+            assert_eq!(read(CHAIN_FILE), credential.chain_pem());
+            assert_eq!(read(ROOT_FILE), credential.roots_pem());
+            assert_eq!(read(KEY_FILE).as_bytes(), credential.key_pem().as_bytes());
+        }
+        let mode = std::fs::metadata(folder.path().join(KEY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
 }

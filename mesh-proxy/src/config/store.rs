@@ -26,6 +26,12 @@ impl Live {
     pub fn empty() -> Self {
         Self { plan: Arc::new(Plan::empty()), generation: 0, secrets_epoch: 0 }
     }
+
+    /// Whether a consistent set was committed once. A server without marks has sent listeners then.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.plan.mark().generation > 0 || self.plan.listeners().next().is_some()
+    }
 }
 
 impl Secrets for Live {

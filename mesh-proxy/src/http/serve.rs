@@ -292,7 +292,7 @@ async fn serve_h2(worker: &Rc<Worker>, connection: Connection, stream: Stream, l
             if let Poll::Ready(accepted) = accepting.poll_accept(cx) {
                 return Poll::Ready(Some(accepted));
             }
-            let wanted = if grace.is_some() { Closing::Now } else { Closing::Idle };
+            let wanted = if grace.is_some() { Closing::Now } else { Closing::Leave };
             let over = grace.as_mut().is_some_and(|grace| grace.poll(cx).is_ready());
             if over || connection.entry.poll_closing(cx, wanted).is_ready() { Poll::Ready(None) } else { Poll::Pending }
         })

@@ -39,6 +39,8 @@ macro_rules! counts {
 counts! {
     Connections = "mesh_proxy_connections_accepted_total",
         "Connections accepted from clients.";
+    Parked = "mesh_proxy_connections_parked_total",
+        "Connections that waited for the first configuration.";
     Requests = "mesh_proxy_requests_total",
         "HTTP requests that ended, whether reported to Istio's metrics or not.";
     Retries = "mesh_proxy_retries_total",

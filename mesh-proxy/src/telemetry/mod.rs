@@ -258,6 +258,11 @@ impl Telemetry {
         self.count(Count::Connections);
     }
 
+    /// Reports a connection that waits for the first configuration.
+    pub fn parked(&self) {
+        self.count(Count::Parked);
+    }
+
     /// Reports an attempt to connect to an upstream.
     pub fn connected(&self, succeeded: bool) {
         self.count(if succeeded { Count::UpstreamOpened } else { Count::UpstreamFailed });

@@ -6,5 +6,6 @@ mod budgets;
 mod counting;
 mod http1;
 mod http2;
+mod lifecycle;
 mod support;
 mod tls;

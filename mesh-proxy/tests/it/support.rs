@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh_api::text::Str;
 use mesh_api_rt::listen::ListenerTable;
+use mesh_api_rt::metrics::{Format, Metrics};
 use mesh_api_xds::ir::Resource;
 use mesh_api_xds::ir::chain::{Chain, ChainMatch, Serve};
 use mesh_api_xds::ir::cluster::{
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 pub(crate) struct Proxy {
     pub(crate) shared: Arc<Shared>,
     pub(crate) address: SocketAddr,
+    hub: Hub,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -53,8 +55,21 @@ impl Proxy {
         make: impl FnOnce(SocketAddr) -> Vec<Resource>,
         first: impl FnOnce() + Send + 'static,
     ) -> Self {
+        Self::start_at(|address| (make(address), Vec::new()), first)
+    }
+
+    /// A proxy without configuration, whose listener is open already.
+    pub(crate) fn start_early() -> Self {
+        Self::start_at(|address| (Vec::new(), vec![(Str::from("listener"), address)]), || {})
+    }
+
+    fn start_at(
+        make: impl FnOnce(SocketAddr) -> (Vec<Resource>, Vec<(Str, SocketAddr)>),
+        first: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
+        let (resources, early) = make(address);
         let shared = Arc::new(Shared {
             store: Store::default(),
             tls: TlsStore::default(),
@@ -62,15 +77,19 @@ impl Proxy {
             identity: Str::from("spiffe://cluster.local/ns/default/sa/test"),
             metadata: Arc::new(LocalMetadata::default()),
             drain: watch::Sender::new(DrainPhase::Running),
+            early,
         });
-        let mut proxy = Self { shared: Arc::clone(&shared), address, thread: None };
-        proxy.apply(make(address));
+        let hub = hub();
+        let mut proxy = Self { shared: Arc::clone(&shared), address, hub: hub.clone(), thread: None };
+        if !resources.is_empty() {
+            proxy.apply(resources);
+        }
         let (dispatcher, mut inboxes) = Dispatcher::new(1);
         let table = ListenerTable::seeded([(address, socket)]);
         let inbox = inboxes.remove(0);
         let thread = thread::spawn(move || {
             first();
-            worker::run(0, &shared, hub().worker(), inbox, Some((table, dispatcher))).unwrap();
+            worker::run(0, &shared, hub.worker(), inbox, Some((table, dispatcher))).unwrap();
         });
         proxy.thread = Some(thread);
         proxy
@@ -82,6 +101,22 @@ impl Proxy {
         let (plan, rejected) = Plan::next(&before.plan, &Delta { upserts, ..Delta::default() });
         assert_eq!(rejected, [], "configuration is good");
         self.shared.store.publish(Arc::new(plan), true);
+    }
+
+    /// Value of a metric without labels.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let mut metrics = Metrics::new();
+        self.hub.register(&mut metrics).unwrap();
+        let text = metrics.encode(Format::Prometheus).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric has reached a value; the test's own time limit is the bound.
+    pub(crate) async fn wait_for_count(&self, name: &str, value: u64) {
+        while self.count(name) < value {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A connection to it.
