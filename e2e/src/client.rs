@@ -53,11 +53,7 @@ pub fn request(
 ) -> Result<Answer, io::Error> {
     let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes())?;
+    stream.write_all(question(method, host, path, headers).as_bytes())?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text)?;
     parse(&text).ok_or_else(|| {
@@ -73,7 +69,17 @@ pub fn get(at: SocketAddr, path: &str) -> Result<Answer, io::Error> {
     request(at, "GET", &at.to_string(), path, &[])
 }
 
-fn parse(text: &[u8]) -> Option<Answer> {
+/// The head of a request on a connection of its own.
+pub(crate) fn question(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head + "\r\n"
+}
+
+/// The answer that fills a connection; none when it is not whole.
+pub(crate) fn parse(text: &[u8]) -> Option<Answer> {
     let end = text.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&text[..end]).ok()?;
     let mut lines = head.split("\r\n");

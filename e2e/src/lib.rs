@@ -1,5 +1,6 @@
 //! A mesh of real processes for tests: [`mesh`] writes configuration and starts `meshd`, proxies and services,
-//! [`process`] keeps them and their logs, [`client`] talks to them, [`assert`] waits and counts.
+//! [`process`] keeps them and their logs, [`client`] talks to them, [`assert`] waits and counts; and [`cluster`], the same on
+//! Kubernetes.
 //!
 //! Not here: test cases (`tests/it`), and anything that knows how a part works inside.
 //!
@@ -9,6 +10,7 @@
 
 pub mod assert;
 pub mod client;
+pub mod cluster;
 pub mod mesh;
 pub mod net;
 pub mod process;

@@ -4,9 +4,11 @@
 mod bench;
 mod checks;
 mod ci;
+mod cluster;
 mod demo;
 mod envoy;
 mod floors;
+mod images;
 mod source;
 mod tidy;
 mod workspace;
@@ -45,6 +47,10 @@ enum Command {
     Lint,
     /// Measure against Envoy: proxy CPU per request, latency, memory
     Bench(bench::Bench),
+    /// Build images of static binaries on an empty base: no daemon, no registry, no network
+    Images(images::Images),
+    /// Run the tests on a Kubernetes cluster, started for them or existing
+    E2e(cluster::E2e),
     /// Run one of the heavier suites
     Ci {
         #[command(subcommand)]
@@ -73,6 +79,8 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy => checks::tidy(),
         Command::Lint => checks::lint(),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Images(images) => images::run(&images),
+        Command::E2e(e2e) => cluster::run(&e2e),
         Command::Ci { suite } => ci::run(&suite),
         Command::Manifests => checks::regenerate("manifests"),
         Command::Docs => checks::regenerate("docs/reference"),

@@ -1,0 +1,3 @@
+//! On a Kubernetes cluster: `cargo xtask e2e` starts one, loads the images and runs these.
+
+mod plain;
