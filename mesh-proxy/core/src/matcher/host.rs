@@ -79,6 +79,12 @@ struct Wildcards {
 }
 
 impl HostIndex {
+    /// An empty index with room for so many names.
+    #[must_use]
+    pub fn with_capacity(names: usize) -> Self {
+        Self { exact: HashMap::with_capacity(names), ..Self::default() }
+    }
+
     /// Adds a domain; false when it is there already.
     pub fn add(&mut self, domain: Domain<'_>, position: u32) -> bool {
         match domain {

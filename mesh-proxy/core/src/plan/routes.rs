@@ -25,7 +25,10 @@ pub struct RouteTable {
     /// Virtual hosts are resources of their own.
     pub(crate) apart: bool,
     hosts: Box<[Arc<HostPlan>]>,
-    index: HostIndexed,
+    /// Shared by the plans in which the same virtual hosts have the same domains, whatever their routes are.
+    index: Arc<HostIndexed>,
+    /// No domain was refused, so there is nothing to report again where the index is shared.
+    is_clean: bool,
 }
 
 /// A virtual host. Shared by plans as long as it does not change.
@@ -47,7 +50,7 @@ pub struct HostPlan {
 
 /// Indexes say nothing that the rest does not say, so they do not print.
 #[derive(Clone, Default)]
-struct HostIndexed(HostIndex);
+pub(crate) struct HostIndexed(HostIndex);
 
 #[derive(Clone, Default)]
 struct PathIndexed(PathIndex);
@@ -136,17 +139,24 @@ impl RouteTable {
                 (hosts.iter().map(build).collect(), false)
             }
         };
-        Self::index(config.name.clone(), config.ignore_port, is_apart, hosts, report)
+        let table = Self::empty(config.name.clone());
+        Self { ignore_port: config.ignore_port, apart: is_apart, ..table }.with_hosts(hosts, previous, report)
     }
 
     /// The same table over other virtual hosts that were sent apart.
     pub(crate) fn with_apart(&self, apart: &ApartHosts, out: &mut Vec<Rejected>) -> Self {
         let mut report = Report::new(TypeUrl::RouteConfiguration, self.name.clone(), out);
-        Self::index(self.name.clone(), self.ignore_port, true, apart.values().cloned().collect(), &mut report)
+        let table = Self { apart: true, ..self.clone() };
+        table.with_hosts(apart.values().cloned().collect(), Some(self), &mut report)
     }
 
-    fn index(name: Str, ignore_port: bool, apart: bool, hosts: Box<[Arc<HostPlan>]>, report: &mut Report<'_>) -> Self {
-        let mut index = HostIndex::default();
+    /// The table over `hosts`; shares the index of `previous` where it would be the same.
+    fn with_hosts(self, hosts: Box<[Arc<HostPlan>]>, previous: Option<&Self>, report: &mut Report<'_>) -> Self {
+        if let Some(previous) = previous.filter(|previous| previous.is_clean && same_domains(&previous.hosts, &hosts)) {
+            return Self { hosts, index: Arc::clone(&previous.index), is_clean: true, ..self };
+        }
+        let mut index = HostIndex::with_capacity(hosts.iter().map(|host| host.domains.len()).sum());
+        let mut is_clean = true;
         for (position, host) in (0..).zip(&hosts) {
             for domain in &host.domains {
                 let reason = match Domain::parse(domain) {
@@ -159,14 +169,16 @@ impl RouteTable {
                     }
                 };
                 report.add(format!("virtual_hosts({}).domains", host.name), reason, Effect::Cut, &Origin::default());
+                is_clean = false;
             }
         }
-        Self { name, ignore_port, apart, hosts, index: HostIndexed(index) }
+        Self { hosts, index: Arc::new(HostIndexed(index)), is_clean, ..self }
     }
 
     /// A table that matches nothing.
     pub(crate) fn empty(name: Str) -> Self {
-        Self { name, ignore_port: false, apart: false, hosts: Box::default(), index: HostIndexed::default() }
+        let (hosts, index) = (Box::default(), Arc::default());
+        Self { name, ignore_port: false, apart: false, hosts, index, is_clean: true }
     }
 
     /// Virtual hosts in the order of configuration.
@@ -183,6 +195,11 @@ impl RouteTable {
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
         self.hosts.iter().flat_map(|host| host.slots())
     }
+
+    #[cfg(test)]
+    pub(crate) fn index_address(&self) -> *const HostIndexed {
+        Arc::as_ptr(&self.index)
+    }
 }
 
 impl std::fmt::Debug for HostIndexed {
@@ -195,6 +212,13 @@ impl std::fmt::Debug for PathIndexed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PathIndex")
     }
+}
+
+/// Whether an index by domain gives the same positions for both.
+fn same_domains(some: &[Arc<HostPlan>], others: &[Arc<HostPlan>]) -> bool {
+    let same =
+        |(host, other): (&Arc<HostPlan>, &Arc<HostPlan>)| Arc::ptr_eq(host, other) || host.domains == other.domains;
+    some.len() == others.len() && some.iter().zip(others).all(same)
 }
 
 fn lower(domain: &Str) -> Str {

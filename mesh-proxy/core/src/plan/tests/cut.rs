@@ -107,6 +107,10 @@ fn a_domain_of_two_hosts_stays_with_the_first() {
     assert_eq!(one.reason, Reason::DuplicateDomain { domain: text("a"), owner: text("80/a:80") });
     let owner = |host: &str| plan.routes("80").unwrap().find_host(host.as_bytes()).unwrap().name.to_string();
     assert_eq!((owner("a"), owner("z")), ("80/a:80".to_owned(), "80/z:80".to_owned()));
+    // Another edit of routes reports it again: nobody mended it.
+    let edited = mk_host("80/b:80", &["b"], vec![to_cluster("/", "a")]);
+    let (_, again) = Plan::next(&plan, &upsert([Resource::VirtualHost(edited)]));
+    assert_eq!(again.iter().map(|one| &one.reason).collect::<Vec<_>>(), [&one.reason]);
 }
 
 #[test]

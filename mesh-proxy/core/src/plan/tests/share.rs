@@ -40,6 +40,22 @@ fn a_route_edit_touches_its_virtual_host_and_the_table() {
 }
 
 #[test]
+fn the_index_by_host_is_made_anew_only_for_other_domains() {
+    let before = sample();
+    let index = |plan: &Plan| plan.routes("80").unwrap().index_address();
+    let edited = mk_host("80/b:80", &["b"], vec![to_cluster("/", "a")]);
+    let after = next(&before, &upsert([Resource::VirtualHost(edited)]));
+    assert_eq!(index(&before), index(&after));
+    let renamed = mk_host("80/b:80", &["b", "b.shop"], vec![to_cluster("/", "a")]);
+    let after = next(&after, &upsert([Resource::VirtualHost(renamed)]));
+    assert_ne!(index(&before), index(&after));
+    assert_eq!(after.routes("80").unwrap().find_host(b"b.shop").unwrap().name, text("80/b:80"));
+    let after = next(&after, &remove(TypeUrl::VirtualHost, "80/a:80"));
+    assert!(after.routes("80").unwrap().find_host(b"a").is_none());
+    assert_eq!(after.routes("80").unwrap().find_host(b"b").unwrap().name, text("80/b:80"));
+}
+
+#[test]
 fn an_inline_virtual_host_that_did_not_change_is_shared() {
     let hosts = |cluster| {
         let hosts = vec![
