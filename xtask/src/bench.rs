@@ -51,6 +51,8 @@ enum Scenario {
     PairTcp,
     /// New mTLS connections into one sidecar
     TlsIn,
+    /// From an edit in the configuration folder to the acknowledgements of 20 sidecars, 1,000 services
+    Propagation,
 }
 
 impl Scenario {
@@ -65,6 +67,7 @@ impl Scenario {
             Self::Tcp => "tcp",
             Self::PairTcp => "pair-tcp",
             Self::TlsIn => "tls-in",
+            Self::Propagation => "propagation",
         }
     }
 
@@ -78,6 +81,9 @@ impl Scenario {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let root = workspace::root();
     let target = workspace::target_dir()?;
+    if matches!(bench.scenario, Scenario::Propagation) {
+        return propagation(bench, &target);
+    }
     let mode = bench.scenario.mode();
     let ours = root.join(OURS);
     let contenders = bench.contenders.clone().unwrap_or_else(|| default_contenders(bench.scenario, &ours));
@@ -91,7 +97,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         if !ours.is_file() {
             bail!("{OURS} is missing: it describes how the benchmark starts {OUR_NAME}");
         }
-        let binaries = build_ours(&target)?;
+        let binaries = build_ours(&target, &["mesh-proxy", "meshd"])?;
         python.arg("--custom").arg(&ours);
         python.env("BENCH_MESH_PROXY", binaries.join("mesh-proxy")).env("BENCH_MESHD", binaries.join("meshd"));
     }
@@ -113,9 +119,20 @@ fn default_contenders(scenario: Scenario, ours: &Path) -> String {
     names.join(",")
 }
 
+/// Has no contender: nothing else reads a folder and tells of acknowledgements.
+fn propagation(bench: &Bench, target: &Path) -> Result<()> {
+    let binaries = build_ours(target, &["mesh-proxy", "meshd", "meshctl"])?;
+    let out = bench.out.clone().unwrap_or_else(|| target.join("bench/results/propagation"));
+    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    let mut run = workspace::cargo();
+    run.args(["run", "--locked", "--package", "e2e", "--example", "propagation", "--"]);
+    run.arg("--out").arg(out.join("figures.json")).args(&bench.args).env("MESH_BIN_DIR", binaries);
+    workspace::run(&mut run)
+}
+
 /// What is shipped: the `dist` profile.
-fn build_ours(target: &Path) -> Result<PathBuf> {
-    let packages = ["--package", "mesh-proxy", "--package", "meshd"];
+fn build_ours(target: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
     workspace::run(workspace::cargo().args(["build", "--profile", "dist", "--locked"]).args(packages))?;
     Ok(target.join("dist"))
 }

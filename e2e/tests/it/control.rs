@@ -235,3 +235,70 @@ fn loop_a_broken_connection_ends_alone() {
     world.proxy.expect_alive();
     world.backends[0].proxy.expect_alive();
 }
+
+/// Resident memory of a process, in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+}
+
+/// Edits the routes and waits until the caller's proxy has acknowledged.
+fn edit(world: &World, second: u32) {
+    let count = |page: &Value| {
+        let changes = page["changes"].as_array().unwrap();
+        let of_route = |change: &&Value| change["objects"].to_string().contains("VirtualService/shop/catalogue");
+        let last = changes.iter().rfind(of_route).filter(|change| change["done"] == true);
+        last.and_then(|change| change["id"].as_str()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let before = count(&world.mesh.syncz());
+    world.mesh.write("routes", &weights(second));
+    eventually("the edit is in force", || {
+        let page = world.mesh.syncz();
+        if count(&page) > before { Ok(()) } else { Err(page["changes"].to_string()) }
+    });
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_idle_connections_keep_no_old_configuration() {
+    const CONNECTIONS: usize = 1_000;
+    /// What an allocator may keep for itself: far less than one configuration a swap, or one a connection.
+    const GROWTH_KIB: u64 = 1_024;
+    // A little more than what standard streams, logs and polling take.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted =
+        rustix::process::Rlimit { current: limit.maximum.map_or(Some(8_192), |most| Some(most.min(8_192))), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
+    let world = two_versions();
+    edit(&world, 50);
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(world.at(CATALOGUE)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: catalogue\r\n\r\n").unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        idle.push(stream);
+    }
+    // Buffers reach their size in the first rounds.
+    (0..20).for_each(|round| edit(&world, 10 + round));
+    let before = resident_kib(world.proxy.pid());
+    (0..100).for_each(|round| edit(&world, 40 + round % 40));
+    let after = resident_kib(world.proxy.pid());
+    assert!(after <= before + GROWTH_KIB, "{before} KiB before 100 edits, {after} KiB after");
+    // They were alive all the time.
+    for stream in &mut idle {
+        stream.set_nonblocking(true).unwrap();
+        let mut rest = [0; 4_096];
+        let mut ended = false;
+        while let Ok(read) = stream.read(&mut rest) {
+            ended = read == 0;
+            if ended {
+                break;
+            }
+        }
+        assert!(!ended, "the proxy closed an idle connection");
+    }
+}
