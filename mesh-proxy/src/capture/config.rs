@@ -1,5 +1,7 @@
 //! What to capture, as the flags of `mesh-proxy init` and the annotations of a pod say it.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::cidr::Cidr;
 
 /// Greatest number of entries over all lists of a [`CaptureConfig`]: the rules must fit into one netlink batch.
@@ -54,8 +56,49 @@ pub struct CaptureConfig {
     pub exclude_interfaces: Vec<Interface>,
     /// Interfaces of virtual machines: what comes in on them is traffic going out.
     pub reroute_interfaces: Vec<Interface>,
+    /// Groups of the workload whose traffic is captured.
+    pub groups: Groups,
+    /// The workload's own localhost, whose traffic is not captured (IPv4; 127.0.0.1).
+    pub loopback: Cidr,
+    /// Look-ups of names to capture.
+    pub dns: Dns,
+    /// Port of the proxy that answers look-ups (15053).
+    pub dns_port: u16,
+    /// Whether packets that belong to no connection are dropped instead of being answered with a reset.
+    pub drop_invalid: bool,
+    /// Incoming connections reach the proxy with their addresses unchanged; `None` rewrites the destination.
+    pub tproxy: Option<Tproxy>,
     /// Whether IPv6 is captured too; if not, IPv6 connections pass untouched.
     pub ipv6: bool,
+}
+
+/// Groups of users whose outgoing traffic is captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// All but these.
+    Except(Vec<u32>),
+    /// These only.
+    Only(Vec<u32>),
+}
+
+/// Which look-ups of names are captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dns {
+    /// None.
+    Off,
+    /// Those that go to one of these servers.
+    Servers(Vec<IpAddr>),
+    /// All that go to port 53.
+    All,
+}
+
+/// How packets are led to the proxy without a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tproxy {
+    /// The mark of such packets (Istio: 1337).
+    pub mark: u32,
+    /// The routing table that keeps marked packets on this machine (Istio: 133).
+    pub table: u32,
 }
 
 /// A network interface, by its whole name or (written with a trailing `+`) by the beginning of it.
@@ -86,6 +129,14 @@ pub enum RulesError {
         /// See [`CaptureConfig::tunnel_port`].
         tunnel: u16,
     },
+    /// The marks of TPROXY and of the loop guard are one value, or one that cannot be used.
+    #[error(
+        "TPROXY needs a mark that is neither 0 nor 1338, a routing table that is not 0, and a loop guard by user or group, not by mark"
+    )]
+    TproxyMark,
+    /// The workload's localhost is not within 127.0.0.0/8.
+    #[error("the IPv4 loopback range must lie within 127.0.0.0/8, which {0} does not")]
+    Loopback(Cidr),
     /// More list entries than one batch can carry.
     #[error("{count} ports, ranges, interfaces and ids are listed; at most {MAX_ENTRIES} fit")]
     TooMany {
@@ -116,6 +167,12 @@ impl Default for CaptureConfig {
             exclude_outbound_ports: Vec::new(),
             exclude_interfaces: Vec::new(),
             reroute_interfaces: Vec::new(),
+            groups: Groups::Except(Vec::new()),
+            loopback: Cidr::host(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            dns: Dns::Off,
+            dns_port: 15053,
+            drop_invalid: false,
+            tproxy: None,
             ipv6: true,
         }
     }
@@ -138,6 +195,12 @@ impl CaptureConfig {
         if outbound == inbound || outbound == tunnel || inbound == tunnel || [outbound, inbound, tunnel].contains(&0) {
             return Err(RulesError::Ports { outbound, inbound, tunnel });
         }
+        if self.tproxy.is_some_and(|tproxy| matches!(tproxy.mark, 0 | 1338) || tproxy.table == 0 || mark.is_some()) {
+            return Err(RulesError::TproxyMark);
+        }
+        if !self.loopback.addr().is_ipv4() || !self.loopback.is_loopback() {
+            return Err(RulesError::Loopback(self.loopback));
+        }
         let count = uids.len()
             + gids.len()
             + self.inbound_ports.len()
@@ -147,12 +210,31 @@ impl CaptureConfig {
             + self.exclude_outbound_ranges.len()
             + self.outbound_ports.len()
             + self.exclude_outbound_ports.len()
+            + self.groups.len()
+            + self.dns.len()
             + self.exclude_interfaces.len()
             + self.reroute_interfaces.len();
         if count > MAX_ENTRIES {
             return Err(RulesError::TooMany { count });
         }
         Ok(())
+    }
+}
+
+impl Groups {
+    fn len(&self) -> usize {
+        match self {
+            Self::Except(list) | Self::Only(list) => list.len(),
+        }
+    }
+}
+
+impl Dns {
+    fn len(&self) -> usize {
+        match self {
+            Self::Off | Self::All => 0,
+            Self::Servers(list) => list.len(),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::cidr::Cidr;
 use super::config::Interface;
+use super::model::{Action, Base, Chain, ChainName, Hook, Is, Match, Rule, Ruleset, TABLE, Tracked};
 use super::netlink::{Header, attr, attr_be32, attr_text, message, nested};
-use super::rules::{Action, Chain, ChainName, Hook, Is, Match, PRIORITY, Rule, Ruleset, TABLE};
 
 /// Family of the table: IPv4 and IPv6 in one (`NFPROTO_INET`).
 const FAMILY_INET: u8 = 1;
@@ -138,14 +138,14 @@ fn new_chain(out: &mut Vec<u8>, chain: &Chain) {
     family_header(out, FAMILY_INET, 0);
     attr_text(out, 1, TABLE);
     attr_text(out, 3, chain.name.as_str());
-    let Some(hook) = chain.name.hook() else { return };
+    let Some(Base { hook, kind, priority }) = chain.name.base() else { return };
     nested(out, 4, |out| {
         attr_be32(out, 1, hook_number(hook));
-        attr(out, 2, &PRIORITY.to_be_bytes());
+        attr(out, 2, &priority.to_be_bytes());
     });
     // Policy NF_ACCEPT.
     attr_be32(out, 5, 1);
-    attr_text(out, 7, "nat");
+    attr_text(out, 7, kind.name());
 }
 
 fn hook_number(hook: Hook) -> u32 {
@@ -175,6 +175,11 @@ fn encode_match(out: &mut Vec<u8>, condition: &Match) {
             transport(out, 17);
             destination_port(out, Is::Equal, *port);
         }
+        Match::UdpSourcePort(port) => {
+            transport(out, 17);
+            payload(out, 2, 0, 2);
+            compare(out, Is::Equal, &port.to_be_bytes());
+        }
         Match::TcpPort(is, port) => {
             transport(out, 6);
             destination_port(out, *is, *port);
@@ -186,8 +191,32 @@ fn encode_match(out: &mut Vec<u8>, condition: &Match) {
         Match::Uid(is, id) => meta_number(out, META_SKUID, *is, *id),
         Match::Gid(is, id) => meta_number(out, META_SKGID, *is, *id),
         Match::Mark(is, mark) => meta_number(out, META_MARK, *is, *mark),
+        Match::ConnectionMark(mark) => {
+            track(out, TRACK_MARK);
+            compare(out, Is::Equal, &mark.to_ne_bytes());
+        }
+        Match::Tracked(state) => {
+            track(out, TRACK_STATE);
+            let bits = match state {
+                Tracked::Invalid => STATE_INVALID,
+                Tracked::Known => STATE_ESTABLISHED | STATE_RELATED,
+            };
+            // Any of the bits: what is left of the others is not zero.
+            mask(out, 4, &u32::to_ne_bytes(bits));
+            compare(out, Is::Not, &[0; 4]);
+        }
     }
 }
+
+/// `NFT_CT_STATE`, `NFT_CT_MARK`, `NFT_CT_ZONE`.
+const TRACK_STATE: u32 = 0;
+const TRACK_MARK: u32 = 3;
+const TRACK_ZONE: u32 = 17;
+/// `NF_CT_STATE_INVALID_BIT`, and `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and `IP_CT_RELATED`
+/// (linux/netfilter/nf_conntrack_common.h).
+const STATE_INVALID: u32 = 1;
+const STATE_ESTABLISHED: u32 = 2;
+const STATE_RELATED: u32 = 4;
 
 const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
@@ -292,6 +321,43 @@ fn payload(out: &mut Vec<u8>, base: u32, offset: u32, length: u32) {
     });
 }
 
+/// Loads what the connection tracker knows.
+fn track(out: &mut Vec<u8>, key: u32) {
+    expression(out, "ct", |out| {
+        attr_be32(out, 1, REGISTER);
+        attr_be32(out, 2, key);
+    });
+}
+
+/// Stores the register with the connection tracker.
+fn set_track(out: &mut Vec<u8>, key: u32) {
+    expression(out, "ct", |out| {
+        attr_be32(out, 2, key);
+        attr_be32(out, 4, REGISTER);
+    });
+}
+
+/// Stores the register with the packet.
+fn set_meta(out: &mut Vec<u8>, key: u32) {
+    expression(out, "meta", |out| {
+        attr_be32(out, 2, key);
+        attr_be32(out, 3, REGISTER);
+    });
+}
+
+/// Loads a constant.
+fn immediate(out: &mut Vec<u8>, value: &[u8]) {
+    expression(out, "immediate", |out| {
+        attr_be32(out, 1, REGISTER);
+        nested(out, 2, |out| attr(out, 1, value));
+    });
+}
+
+fn set_mark(out: &mut Vec<u8>, mark: u32) {
+    immediate(out, &mark.to_ne_bytes());
+    set_meta(out, META_MARK);
+}
+
 fn mask(out: &mut Vec<u8>, length: u32, bits: &[u8]) {
     expression(out, "bitwise", |out| {
         attr_be32(out, 1, REGISTER);
@@ -319,14 +385,11 @@ fn compare(out: &mut Vec<u8>, is: Is, value: &[u8]) {
 
 fn encode_action(out: &mut Vec<u8>, action: Action) {
     match action {
-        // NFT_RETURN and NFT_JUMP.
-        Action::Return => verdict(out, -5, None),
-        Action::Jump(chain) => verdict(out, -3, Some(chain)),
+        Action::Return => verdict(out, RETURN, None),
+        Action::Jump(chain) => verdict(out, JUMP, Some(chain)),
+        Action::Drop => verdict(out, DROP, None),
         Action::Redirect(port) => {
-            expression(out, "immediate", |out| {
-                attr_be32(out, 1, REGISTER);
-                nested(out, 2, |out| attr(out, 1, &port.to_be_bytes()));
-            });
+            immediate(out, &port.to_be_bytes());
             expression(out, "redir", |out| {
                 attr_be32(out, 1, REGISTER);
                 attr_be32(out, 2, REGISTER);
@@ -334,8 +397,42 @@ fn encode_action(out: &mut Vec<u8>, action: Action) {
                 attr_be32(out, 3, 2);
             });
         }
+        Action::Zone(zone) => {
+            immediate(out, &zone.to_ne_bytes());
+            set_track(out, TRACK_ZONE);
+            verdict(out, ACCEPT, None);
+        }
+        Action::SetMark(mark) => set_mark(out, mark),
+        Action::MarkAccept(mark) => {
+            set_mark(out, mark);
+            verdict(out, ACCEPT, None);
+        }
+        Action::Tproxy { port, mark } => {
+            immediate(out, &port.to_be_bytes());
+            expression(out, "tproxy", |out| {
+                // NFPROTO_UNSPEC: the family of the packet.
+                attr_be32(out, 1, 0);
+                attr_be32(out, 3, REGISTER);
+            });
+            set_mark(out, mark);
+            verdict(out, ACCEPT, None);
+        }
+        Action::SaveMark => {
+            meta(out, META_MARK);
+            set_track(out, TRACK_MARK);
+        }
+        Action::RestoreMark => {
+            track(out, TRACK_MARK);
+            set_meta(out, META_MARK);
+        }
     }
 }
+
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_RETURN`, `NFT_JUMP`.
+const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
+const RETURN: i32 = -5;
+const JUMP: i32 = -3;
 
 fn verdict(out: &mut Vec<u8>, code: i32, chain: Option<ChainName>) {
     expression(out, "immediate", |out| {

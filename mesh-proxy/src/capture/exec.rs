@@ -7,14 +7,14 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::encode::{self, Batch};
+use super::model::{Ruleset, TABLE};
 use super::netlink::{Reply, replies};
-use super::rules::{Ruleset, TABLE};
 
 /// How long the kernel may take over an answer. It answers within the send call; this only bounds a lost one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for one datagram of answers; the kernel never sends a larger one unasked (`NLMSG_GOODSIZE`, at most 32 KiB
 /// for dumps).
-const ANSWER_BYTES: usize = 32 * 1024;
+pub(super) const ANSWER_BYTES: usize = 32 * 1024;
 /// Greatest number of answers read before giving up on a dump.
 const MAX_ANSWERS: usize = 4096;
 /// `NETLINK_NETFILTER`, linux/netlink.h.
@@ -62,7 +62,7 @@ pub enum ExecError {
         source: io::Error,
     },
     /// The kernel's answer did not end.
-    #[error("the kernel's list of nftables tables did not end after {MAX_ANSWERS} messages")]
+    #[error("the kernel's answer did not end after {MAX_ANSWERS} messages")]
     Endless,
 }
 
@@ -92,7 +92,7 @@ pub fn remove() -> Result<bool, ExecError> {
 /// # Errors
 /// See [`ExecError`].
 pub fn installed() -> Result<bool, ExecError> {
-    let mut socket = open()?;
+    let mut socket = open(NETFILTER)?;
     send(&socket, &encode::list_tables())?;
     let mut found = false;
     let mut buffer = vec![0; ANSWER_BYTES];
@@ -109,7 +109,7 @@ pub fn installed() -> Result<bool, ExecError> {
 }
 
 fn run(batch: &Batch) -> Result<(), ExecError> {
-    let mut socket = open()?;
+    let mut socket = open(NETFILTER)?;
     send(&socket, &batch.bytes)?;
     let mut failure = None;
     let mut buffer = vec![0; ANSWER_BYTES];
@@ -130,13 +130,13 @@ fn run(batch: &Batch) -> Result<(), ExecError> {
     Err(failure.unwrap_or(ExecError::Endless))
 }
 
-fn open() -> Result<Socket, ExecError> {
-    let socket =
-        Socket::new(Domain::from(libc::AF_NETLINK), Type::from(libc::SOCK_RAW), Some(Protocol::from(NETFILTER)));
+/// Opens a netlink socket of one family, such as `NETLINK_ROUTE`.
+pub(super) fn open(family: i32) -> Result<Socket, ExecError> {
+    let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::from(libc::SOCK_RAW), Some(Protocol::from(family)));
     let socket = socket.map_err(|source| match source.raw_os_error() {
         Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::ESOCKTNOSUPPORT) => ExecError::Unsupported { source },
         Some(libc::EPERM | libc::EACCES) => ExecError::Denied { source },
-        _ => ExecError::Socket { doing: "open a netlink socket to netfilter", source },
+        _ => ExecError::Socket { doing: "open a netlink socket", source },
     })?;
     socket
         .set_read_timeout(Some(ANSWER_TIMEOUT))
@@ -145,14 +145,15 @@ fn open() -> Result<Socket, ExecError> {
 }
 
 /// Sends to the kernel, which is where a netlink socket without a destination sends.
-fn send(socket: &Socket, bytes: &[u8]) -> Result<(), ExecError> {
+pub(super) fn send(socket: &Socket, bytes: &[u8]) -> Result<(), ExecError> {
     socket.send(bytes).map(drop).map_err(|source| match source.raw_os_error() {
         Some(libc::EPERM) => ExecError::Denied { source },
         _ => ExecError::Socket { doing: "send rules to the kernel", source },
     })
 }
 
-fn receive<'a>(socket: &mut Socket, buffer: &'a mut [u8]) -> Result<&'a [u8], ExecError> {
+/// Reads one datagram.
+pub(super) fn receive<'a>(socket: &mut Socket, buffer: &'a mut [u8]) -> Result<&'a [u8], ExecError> {
     let length = loop {
         match socket.read(buffer) {
             Ok(length) => break length,
@@ -163,7 +164,8 @@ fn receive<'a>(socket: &mut Socket, buffer: &'a mut [u8]) -> Result<&'a [u8], Ex
     Ok(buffer.get(..length).unwrap_or_default())
 }
 
-fn refused(step: &str, errno: i32) -> ExecError {
+/// What an error number in an answer means.
+pub(super) fn refused(step: &str, errno: i32) -> ExecError {
     let source = io::Error::from_raw_os_error(errno);
     let hint = match errno {
         libc::EPERM | libc::EACCES => return ExecError::Denied { source },

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::cidr::Cidr;
 use super::config::Interface;
-use super::rules::{Action, Chain, ChainName, Is, Match, PRIORITY, Rule, Ruleset, TABLE};
+use super::model::{Action, Base, Chain, ChainName, Is, Match, Rule, Ruleset, TABLE, Tracked};
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,8 +22,8 @@ impl fmt::Display for Ruleset {
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\tchain {} {{", self.name)?;
-        if let Some(hook) = self.name.hook() {
-            writeln!(f, "\t\ttype nat hook {} priority {PRIORITY}; policy accept;", hook.name())?;
+        if let Some(Base { hook, kind, priority }) = self.name.base() {
+            writeln!(f, "\t\ttype {} hook {} priority {priority}; policy accept;", kind.name(), hook.name())?;
         }
         for rule in &self.rules {
             writeln!(f, "\t\t{rule}")?;
@@ -37,6 +37,15 @@ impl fmt::Display for Rule {
         for condition in &self.matches {
             write!(f, "{condition} ")?;
         }
+        if let Action::Tproxy { .. } = self.action {
+            // The family must be said again beside a condition on an address.
+            let range = self.matches.iter().find_map(|condition| match condition {
+                Match::Destination(_, range) => Some(range),
+                _ => None,
+            });
+            write!(f, "tproxy {}", range.map_or("", family))?;
+            return write!(f, " {}", self.action);
+        }
         write!(f, "{}", self.action)
     }
 }
@@ -47,6 +56,7 @@ impl fmt::Display for Match {
             Self::Ipv6 => write!(f, "meta nfproto ipv6"),
             Self::Tcp => write!(f, "meta l4proto tcp"),
             Self::UdpPort(port) => write!(f, "udp dport {port}"),
+            Self::UdpSourcePort(port) => write!(f, "udp sport {port}"),
             Self::TcpPort(is, port) => write!(f, "tcp dport {is}{port}"),
             Self::Destination(is, range) => write!(f, "{} daddr {is}{range}", family(range)),
             Self::Source(range) => write!(f, "{} saddr {range}", family(range)),
@@ -55,6 +65,9 @@ impl fmt::Display for Match {
             Self::Uid(is, id) => write!(f, "meta skuid {is}{id}"),
             Self::Gid(is, id) => write!(f, "meta skgid {is}{id}"),
             Self::Mark(is, mark) => write!(f, "meta mark {is}{mark:#010x}"),
+            Self::ConnectionMark(mark) => write!(f, "ct mark {mark:#010x}"),
+            Self::Tracked(Tracked::Invalid) => write!(f, "ct state invalid"),
+            Self::Tracked(Tracked::Known) => write!(f, "ct state established,related"),
         }
     }
 }
@@ -65,6 +78,13 @@ impl fmt::Display for Action {
             Self::Return => write!(f, "return"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Redirect(port) => write!(f, "redirect to :{port}"),
+            Self::Drop => write!(f, "drop"),
+            Self::Zone(zone) => write!(f, "ct zone set {zone} accept"),
+            Self::SetMark(mark) => write!(f, "meta mark set {mark:#010x}"),
+            Self::MarkAccept(mark) => write!(f, "meta mark set {mark:#010x} accept"),
+            Self::Tproxy { port, mark } => write!(f, "to :{port} meta mark set {mark:#010x} accept"),
+            Self::SaveMark => write!(f, "ct mark set meta mark"),
+            Self::RestoreMark => write!(f, "meta mark set ct mark"),
         }
     }
 }

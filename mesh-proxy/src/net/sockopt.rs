@@ -95,6 +95,16 @@ pub fn set_mark(socket: impl AsFd, mark: u32) -> Result<(), SockoptError> {
     named("SO_MARK", SockRef::from(&socket).set_mark(mark))
 }
 
+/// Lets a socket have addresses that are not this machine's: a listener takes connections for any destination, a
+/// connection has the address of the client for which it is opened (`IP_TRANSPARENT`, for IPv6 sockets as well).
+///
+/// # Errors
+/// Without `CAP_NET_ADMIN` in the network namespace's user namespace.
+pub fn set_transparent(socket: impl AsFd) -> Result<(), SockoptError> {
+    let set = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpTransparent, &true);
+    named("IP_TRANSPARENT", set.map_err(Into::into))
+}
+
 /// Whether this process may mark its sockets. Asked once at start, so that a proxy whose loop guard cannot work says
 /// so before it takes the first connection.
 ///

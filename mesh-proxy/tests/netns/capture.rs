@@ -1,12 +1,13 @@
 //! What the rules of `mesh-proxy init` do to connections.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use clap::Parser;
 use mesh_proxy::capture::config::MAX_ENTRIES;
 use mesh_proxy::capture::exec::{self, ExecError};
 use mesh_proxy::capture::{self, CaptureError, InitArgs, Outcome};
 use mesh_proxy::net::orig_dst::original_dst;
+use mesh_proxy::net::sockopt;
 
 use crate::world::{self, ELSEWHERE, ELSEWHERE_V6, NEIGHBOUR, Neighbour, OWN};
 
@@ -151,6 +152,123 @@ pub fn as_many_entries_as_may_be_fit_into_a_batch() {
     assert!(exec::installed().unwrap());
 }
 
+/// Receives one datagram and returns its text and sender.
+fn receive(socket: &UdpSocket) -> (String, SocketAddr) {
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram arrives");
+    (String::from_utf8_lossy(&buffer[..length]).into_owned(), from)
+}
+
+pub fn look_ups_of_the_workload_reach_the_proxy() {
+    let neighbour = Neighbour::beside_workload();
+    let server = neighbour.visit(|| world::udp(&format!("{NEIGHBOUR}:53"), None));
+    let proxy = world::udp("127.0.0.1:15053", Some(1337));
+    let proxy_tcp = world::listen("127.0.0.1:15053");
+    init(&["--redirect-dns", "--capture-all-dns"]);
+    let workload = world::udp("0.0.0.0:0", None);
+    workload.send_to(b"who", (NEIGHBOUR, 53)).unwrap();
+    let (text, from) = receive(&proxy);
+    assert_eq!((text.as_str(), from.port()), ("who", workload.local_addr().unwrap().port()));
+    // The workload sees the answer come from the server that it asked.
+    proxy.send_to(b"me", from).unwrap();
+    assert_eq!(receive(&workload), ("me".to_owned(), address(&format!("{NEIGHBOUR}:53"))));
+    // Soon after, the proxy asks the server itself and happens to get the port that the workload had: tracked in a
+    // zone of its own, the two are not mixed up.
+    drop(workload);
+    let upstream = world::udp(&format!("{OWN}:{}", from.port()), Some(1337));
+    upstream.send_to(b"who?", (NEIGHBOUR, 53)).unwrap();
+    let (text, asker) = receive(&server);
+    assert_eq!((text.as_str(), asker), ("who?", upstream.local_addr().unwrap()));
+    server.send_to(b"you", asker).unwrap();
+    assert_eq!(receive(&upstream), ("you".to_owned(), address(&format!("{NEIGHBOUR}:53"))));
+    // Over TCP too.
+    let _client = world::connect(&format!("{NEIGHBOUR}:53"));
+    assert_eq!(accept(&proxy_tcp).1, Some(address(&format!("{NEIGHBOUR}:53"))));
+}
+
+pub fn groups_choose_whose_connections_are_captured() {
+    world::workload();
+    let proxy = world::listen("0.0.0.0:15001");
+    // All sockets of this process are of group 0.
+    init(&["--owner-groups-exclude", "0"]);
+    let _left_alone = world::begin_connect(&format!("{ELSEWHERE}:80"), None);
+    init(&["--owner-groups", "7,8"]);
+    let _not_listed = world::begin_connect(&format!("{ELSEWHERE}:81"), None);
+    init(&["--owner-groups", "0"]);
+    let _listed = world::begin_connect(&format!("{ELSEWHERE}:82"), None);
+    assert_eq!(accept(&proxy).1, Some(address(&format!("{ELSEWHERE}:82"))));
+    assert!(world::is_idle(&proxy));
+}
+
+pub fn the_pass_through_address_of_ipv6_comes_and_goes_with_the_rules() {
+    world::workload();
+    assert!(TcpListener::bind("[::6]:0").is_err());
+    assert!(matches!(init(&["--drop-invalid"]), Outcome::Applied { ipv6: true, .. }));
+    drop(TcpListener::bind("[::6]:0").expect("the address is there"));
+    init(&[]);
+    init(&["--cleanup-only"]);
+    assert!(TcpListener::bind("[::6]:0").is_err());
+    // Nothing to remove is no error.
+    assert_eq!(init(&["--cleanup-only"]), Outcome::Removed { existed: false });
+}
+
+pub fn rules_of_another_namespace_are_written_from_here() {
+    world::workload();
+    let keep = world::current_netns();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&keep));
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    assert!(!exec::installed().unwrap());
+    // The flag moves the thread, so that what follows looks at the workload's namespace.
+    init(&["--network-namespace", &path]);
+    assert!(exec::installed().unwrap());
+    let error = try_init(&["--network-namespace", "/nowhere"]).unwrap_err();
+    assert!(matches!(error, CaptureError::Namespace { .. }), "{error:?}");
+}
+
+pub fn tproxy_keeps_the_clients_address() {
+    let neighbour = Neighbour::beside_workload();
+    let proxy = world::listen("0.0.0.0:15006");
+    sockopt::set_transparent(&proxy).unwrap();
+    let workload = world::listen("0.0.0.0:8080");
+    try_init(&["-m", "TPROXY", "-u", "4711"]).unwrap();
+    try_init(&["-m", "TPROXY", "-u", "4711"]).expect("twice is as good as once");
+    let mut client = neighbour.visit(|| world::connect(&format!("{OWN}:8080")));
+    let (mut inbound, peer) = proxy.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), NEIGHBOUR);
+    assert_eq!(inbound.local_addr().unwrap(), address(&format!("{OWN}:8080")));
+    assert_eq!(original_dst(&inbound).unwrap(), None);
+    // Onward, in the name of the client.
+    let onward = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    sockopt::set_transparent(&onward).unwrap();
+    sockopt::set_mark(&onward, 1337).unwrap();
+    onward.bind(&SocketAddr::new(peer.ip(), 0).into()).unwrap();
+    onward.connect_timeout(&address(&format!("{OWN}:8080")).into(), std::time::Duration::from_secs(10)).unwrap();
+    let mut onward = std::net::TcpStream::from(onward);
+    let (mut served, seen) = workload.accept().unwrap();
+    assert_eq!(seen.ip().to_string(), NEIGHBOUR);
+    // Bytes make the whole way and back.
+    pass(&mut client, &mut inbound, "question");
+    pass(&mut onward, &mut served, "question");
+    pass(&mut served, &mut onward, "answer");
+    pass(&mut inbound, &mut client, "answer");
+    assert!(world::is_idle(&proxy) && world::is_idle(&workload));
+    try_init(&["--cleanup-only"]).unwrap();
+    drop((client, inbound, onward, served));
+    let _direct = neighbour.visit(|| world::connect(&format!("{OWN}:8080")));
+    assert_eq!(workload.accept().unwrap().1.ip().to_string(), NEIGHBOUR);
+    assert!(world::is_idle(&proxy));
+}
+
+fn pass(from: &mut std::net::TcpStream, to: &mut std::net::TcpStream, text: &str) {
+    use std::io::{Read as _, Write as _};
+
+    to.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    from.write_all(text.as_bytes()).unwrap();
+    let mut buffer = vec![0; text.len()];
+    to.read_exact(&mut buffer).expect("the bytes arrive");
+    assert_eq!(String::from_utf8(buffer).unwrap(), text);
+}
+
 pub fn a_process_without_the_capability_is_told() {
     // In a user namespace below, all capabilities are for that one only.
     world::enter();
@@ -158,5 +276,5 @@ pub fn a_process_without_the_capability_is_told() {
     user_only.expect("a user namespace without a network namespace");
     let error = try_init(&[]).unwrap_err();
     assert!(matches!(error, CaptureError::Exec(ExecError::Denied { .. })), "{error:?}");
-    assert!(mesh_proxy::net::sockopt::check_mark(1337).is_err());
+    assert!(sockopt::check_mark(1337).is_err());
 }

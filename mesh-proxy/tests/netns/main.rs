@@ -30,6 +30,17 @@ const CASES: &[Case] = &[
     ("capture::rules_are_replaced_and_removed", capture::rules_are_replaced_and_removed),
     ("capture::a_process_without_the_capability_is_told", capture::a_process_without_the_capability_is_told),
     ("capture::as_many_entries_as_may_be_fit_into_a_batch", capture::as_many_entries_as_may_be_fit_into_a_batch),
+    ("capture::look_ups_of_the_workload_reach_the_proxy", capture::look_ups_of_the_workload_reach_the_proxy),
+    ("capture::groups_choose_whose_connections_are_captured", capture::groups_choose_whose_connections_are_captured),
+    (
+        "capture::the_pass_through_address_of_ipv6_comes_and_goes_with_the_rules",
+        capture::the_pass_through_address_of_ipv6_comes_and_goes_with_the_rules,
+    ),
+    (
+        "capture::rules_of_another_namespace_are_written_from_here",
+        capture::rules_of_another_namespace_are_written_from_here,
+    ),
+    ("capture::tproxy_keeps_the_clients_address", capture::tproxy_keeps_the_clients_address),
     ("inherit::a_handed_in_socket_is_served", inherit::a_handed_in_socket_is_served),
 ];
 

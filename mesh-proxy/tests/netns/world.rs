@@ -1,7 +1,7 @@
 //! Namespaces, links and addresses for a case.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -88,7 +88,8 @@ impl Neighbour {
     }
 }
 
-fn current_netns() -> File {
+/// The network namespace of this thread.
+pub fn current_netns() -> File {
     File::open("/proc/self/ns/net").expect("open the network namespace")
 }
 
@@ -141,6 +142,16 @@ pub fn listen(address: &str) -> TcpListener {
 pub fn connect(address: &str) -> TcpStream {
     TcpStream::connect_timeout(&address.parse().unwrap(), PATIENCE)
         .unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+}
+
+/// A UDP socket on `address`, marked if wanted; receiving gives up when nothing comes.
+pub fn udp(address: &str, mark: Option<u32>) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
+    if let Some(mark) = mark {
+        mesh_proxy::net::sockopt::set_mark(&socket, mark).unwrap();
+    }
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
 }
 
 /// Begins to connect and does not wait.
