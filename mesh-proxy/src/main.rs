@@ -4,13 +4,18 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mesh_proxy::agent::commands;
+use mesh_proxy::app;
 use mesh_proxy::args::{Cli, Command, VersionArgs, VersionOutput};
-use mesh_proxy::{app, capture};
+use mesh_proxy::capture::{self, CaptureError};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Proxy(args) => app::run(&args),
-        Command::Init(args) => capture::run(&args).map_err(Into::into).map(|outcome| print(&outcome)),
+        Command::Init(args) => {
+            let outcome = capture::run(&args);
+            let failed = outcome.as_ref().err().map_or(2, CaptureError::exit_code);
+            return status(outcome.map_err(Into::into).map(|outcome| print(&outcome)), failed);
+        }
         // As in Istio's agent, both end with 1: scripts look whether it worked, not at the number.
         Command::Wait(args) => return status(run(commands::wait(&args)), 1),
         Command::Request(args) => return status(run(commands::request_to_stdout(&args)), 1),

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod host;
 pub mod model;
 mod netlink;
+pub mod probe;
 mod render;
 mod route;
 pub mod rules;
@@ -19,6 +20,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -27,6 +29,7 @@ use self::args::{ArgsError, Mode};
 use self::config::{CaptureConfig, Dns, RulesError};
 use self::host::ThisHost;
 use self::model::{Ruleset, TABLE};
+use self::probe::{Caller, Probe};
 
 /// What `mesh-proxy init` did; `Display` is the text for standard output.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub enum Outcome {
     },
     /// The rules were left as they are.
     Skipped,
+    /// The rules were left as they are, and traffic is captured.
+    Validated,
     /// There are no capture rules any more.
     Removed {
         /// Whether there were any.
@@ -80,9 +85,28 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// The rules do not act, or there are none.
+    #[error("traffic capture did not pass validation")]
+    Validation(#[from] probe::ProbeError),
+    /// The check could not be started.
+    #[error("cannot start a runtime for the validation")]
+    Runtime(#[source] io::Error),
     /// The kernel did not take the rules.
     #[error("cannot write the capture rules")]
     Exec(#[from] exec::ExecError),
+}
+
+impl CaptureError {
+    /// Exit status of the process. 126 says that traffic is not captured: Istio's CNI plugin looks for it and has the
+    /// pod started again (`ValidationErrorCode`, istio/istio: tools/istio-iptables/pkg/constants/constants.go).
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Validation(_) => 126,
+            Self::Args(_) | Self::Rules(_) => 1,
+            Self::Namespace { .. } | Self::Runtime(_) | Self::Exec(_) => 2,
+        }
+    }
 }
 
 /// Carries out `mesh-proxy init`: writes, shows or removes the capture rules of this network namespace.
@@ -103,14 +127,24 @@ pub fn run(args: &InitArgs) -> Result<Outcome, CaptureError> {
         route::remove(&config)?;
         return Ok(Outcome::Removed { existed: exec::remove()? });
     }
+    let validation = (args.run_validation == Some(true)).then_some(args.probe_timeout);
     if args.skip_rule_apply == Some(true) {
-        return Ok(Outcome::Skipped);
+        validate(&config, args.iptables_probe_port, validation)?;
+        return Ok(validation.map_or(Outcome::Skipped, |_| Outcome::Validated));
     }
     // Routes first: without rules they lead nothing anywhere, while marked packets without a route would leave.
     route::apply(&config)?;
     exec::apply(&ruleset)?;
+    validate(&config, args.iptables_probe_port, validation)?;
     let rules = ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
     Ok(Outcome::Applied { rules, ipv6: config.ipv6, dns: DnsOutcome::of(&config) })
+}
+
+fn validate(config: &CaptureConfig, port: u16, within: Option<Duration>) -> Result<(), CaptureError> {
+    let Some(within) = within else { return Ok(()) };
+    let probe = Probe::of(config, Caller::this(), port)?;
+    let runtime = mesh_api_rt::runtime::single().map_err(CaptureError::Runtime)?;
+    Ok(runtime.block_on(probe.run(within))?)
 }
 
 /// Moves this thread into another network namespace.
@@ -144,6 +178,7 @@ impl fmt::Display for Outcome {
                 };
                 writeln!(f, "Traffic capture is on for {families}{dns}: {rules} rules in table inet {TABLE}")
             }
+            Self::Validated => writeln!(f, "Traffic capture is on: a connection was led to the proxy's port"),
             Self::Skipped => writeln!(f, "Traffic capture was left as it is"),
             Self::Removed { existed: true } => writeln!(f, "Traffic capture is off: table inet {TABLE} removed"),
             Self::Removed { existed: false } => writeln!(f, "Traffic capture is off: there was no table inet {TABLE}"),

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use clap::Parser;
 use mesh_proxy::capture::config::MAX_ENTRIES;
 use mesh_proxy::capture::exec::{self, ExecError};
+use mesh_proxy::capture::probe::ProbeError;
 use mesh_proxy::capture::{self, CaptureError, InitArgs, Outcome};
 use mesh_proxy::net::orig_dst::original_dst;
 use mesh_proxy::net::sockopt;
@@ -267,6 +268,26 @@ fn pass(from: &mut std::net::TcpStream, to: &mut std::net::TcpStream, text: &str
     let mut buffer = vec![0; text.len()];
     to.read_exact(&mut buffer).expect("the bytes arrive");
     assert_eq!(String::from_utf8(buffer).unwrap(), text);
+}
+
+pub fn capture_is_validated_by_a_connection() {
+    world::workload();
+    let not_captured = try_init(&["-u", "0", "--skip-rule-apply", "--run-validation", "--probe-timeout", "10ms"]);
+    let error = not_captured.unwrap_err();
+    assert!(matches!(error, CaptureError::Validation(ProbeError::NotCaptured { .. })), "{error:?}");
+    assert_eq!(error.exit_code(), 126);
+    // As the proxy's user, as anyone else (here the rules are for another user), and by mark.
+    for guard in [&["-u", "0"][..], &["-u", "1337"], &["-u", "", "--proxy-mark", "1337"], &["-u", "0", "-m", "TPROXY"]]
+    {
+        let validated = try_init(&[guard, &["--run-validation"]].concat()).unwrap();
+        assert!(matches!(validated, Outcome::Applied { .. }), "{guard:?}");
+        let again = try_init(&[guard, &["--skip-rule-apply", "--run-validation"]].concat()).unwrap();
+        assert_eq!(again, Outcome::Validated, "{guard:?}");
+    }
+    // Where the proxy runs already, nothing can be found out.
+    let _proxy = world::listen("0.0.0.0:15006");
+    let busy = try_init(&["-u", "0", "--skip-rule-apply", "--run-validation"]).unwrap_err();
+    assert!(matches!(busy, CaptureError::Validation(ProbeError::Listen { .. })), "{busy:?}");
 }
 
 pub fn a_process_without_the_capability_is_told() {

@@ -41,6 +41,7 @@ const CASES: &[Case] = &[
         capture::rules_of_another_namespace_are_written_from_here,
     ),
     ("capture::tproxy_keeps_the_clients_address", capture::tproxy_keeps_the_clients_address),
+    ("capture::capture_is_validated_by_a_connection", capture::capture_is_validated_by_a_connection),
     ("inherit::a_handed_in_socket_is_served", inherit::a_handed_in_socket_is_served),
 ];
 
