@@ -10,7 +10,7 @@ use crate::ast::{Block, Command, Node, NodeKind, Operand, Pipeline, Tree, Trees,
 use crate::error::{Error, ErrorKind};
 use crate::funcs::{self, Builtin};
 use crate::value::{MAX_DEPTH, Value};
-use crate::{Missing, parse};
+use crate::{Function, Missing, parse};
 
 /// Most dictionaries and lists that `set` and `merge` put into others: bounds how deep values can become.
 const MAX_NESTED_SETS: usize = 1000;
@@ -266,10 +266,10 @@ impl Exec<'_> {
             self.charge(1)?;
             match pipeline.variables.as_slice() {
                 [] => {}
-                [name] => self.bind(pipeline, name, item.clone(), frame)?,
+                [name] => bind(pipeline, name, item.clone(), frame)?,
                 [first, second, ..] => {
-                    self.bind(pipeline, first, key, frame)?;
-                    self.bind(pipeline, second, item.clone(), frame)?;
+                    bind(pipeline, first, key, frame)?;
+                    bind(pipeline, second, item.clone(), frame)?;
                 }
             }
             frame.dot = item;
@@ -285,21 +285,11 @@ impl Exec<'_> {
         Ok(flow)
     }
 
-    fn bind(&mut self, pipeline: &Pipeline, name: &str, value: Value, frame: &mut Frame) -> Result<(), Fault> {
-        if !pipeline.assigns {
-            frame.variables.push((name.to_owned(), value));
-            return Ok(());
-        }
-        let known = frame.variables.iter_mut().rev().find(|(known, _)| known == name);
-        known.ok_or_else(|| format!("there is no variable {name}"))?.1 = value;
-        Ok(())
-    }
-
     /// The pipeline's value, which its variables take.
     fn pipeline(&mut self, pipeline: &Pipeline, frame: &mut Frame) -> Result<Value, Fault> {
         let value = self.commands(pipeline, frame)?;
         for name in &pipeline.variables {
-            self.bind(pipeline, name, value.clone(), frame)?;
+            bind(pipeline, name, value.clone(), frame)?;
         }
         Ok(value)
     }
@@ -320,12 +310,56 @@ impl Exec<'_> {
         let Some((first, rest)) = command.words.split_first() else { return Ok(Value::Null) };
         if let Operand::Function(name) = &first.operand {
             let value = self.call(name, rest, last, frame)?;
-            return fields(value, &first.fields);
+            return self.fields(value, &first.fields);
         }
         if !rest.is_empty() || last.is_some() {
-            return Err("only a function takes arguments".into());
+            return self.method(first, rest, last, frame);
         }
         self.word(first, frame)
+    }
+
+    /// A field with arguments: a method of what is before it.
+    fn method(&mut self, first: &Word, words: &[Word], last: Option<Value>, frame: &mut Frame) -> Result<Value, Fault> {
+        let known = first.fields.split_last().and_then(|(name, before)| {
+            self.templates.methods.get(name.as_str()).map(|function| (name, before, function))
+        });
+        let Some((name, before, function)) = known else { return Err("only a function takes arguments".into()) };
+        let receiver = self.word(&Word { operand: first.operand.clone(), fields: before.to_vec() }, frame)?;
+        let mut arguments = vec![receiver];
+        for word in words {
+            arguments.push(self.word(word, frame)?);
+        }
+        arguments.extend(last);
+        self.own(name, function, &arguments)
+    }
+
+    /// Calls a function of the caller.
+    fn own(&mut self, name: &str, function: &Function, arguments: &[Value]) -> Result<Value, Fault> {
+        let arguments: Vec<Json> = arguments.iter().map(Value::to_json).collect::<Result<_, _>>()?;
+        let json = function(&arguments).map_err(|message| Fault::from(format!("{name}: {message}")))?;
+        let value = Value::from_json(&json);
+        self.charge(value.weight())?;
+        Ok(value)
+    }
+
+    /// Takes fields of a value, each of the one before. What a dictionary has not is null; null has no fields.
+    fn fields(&mut self, mut value: Value, names: &[String]) -> Result<Value, Fault> {
+        for name in names {
+            let found = match &value {
+                Value::Map(dict) => dict.borrow().get(name.as_str()).cloned(),
+                _ => None,
+            };
+            value = match (found, self.templates.methods.get(name.as_str())) {
+                (Some(found), _) => found,
+                (None, Some(function)) => self.own(name, function, &[value])?,
+                (None, None) => match value {
+                    Value::Map(_) => Value::Null,
+                    Value::Null => return Err(format!("cannot take .{name} of what is not there").into()),
+                    other => return Err(format!("cannot take .{name} of a {}", other.kind()).into()),
+                },
+            };
+        }
+        Ok(value)
     }
 
     fn word(&mut self, word: &Word, frame: &mut Frame) -> Result<Value, Fault> {
@@ -345,7 +379,7 @@ impl Exec<'_> {
                 value
             }
         };
-        fields(value, &word.fields)
+        self.fields(value, &word.fields)
     }
 
     fn call(&mut self, name: &str, words: &[Word], last: Option<Value>, frame: &mut Frame) -> Result<Value, Fault> {
@@ -365,10 +399,7 @@ impl Exec<'_> {
             fault
         };
         let value = match (own, funcs::find(name)) {
-            (Some(own), _) => {
-                let arguments: Vec<Json> = arguments.iter().map(Value::to_json).collect::<Result<_, _>>()?;
-                own(&arguments).map(|json| Value::from_json(&json)).map_err(|message| failed(message.into()))?
-            }
+            (Some(own), _) => self.own(name, own, &arguments)?,
             (None, Some(Builtin::Plain(function))) => function(&arguments).map_err(failed)?,
             (None, Some(Builtin::Running(function))) => function(self, &arguments).map_err(failed)?,
             (None, None) => return Err(format!("there is no function `{name}`").into()),
@@ -397,6 +428,16 @@ impl Exec<'_> {
     }
 }
 
+fn bind(pipeline: &Pipeline, name: &str, value: Value, frame: &mut Frame) -> Result<(), Fault> {
+    if !pipeline.assigns {
+        frame.variables.push((name.to_owned(), value));
+        return Ok(());
+    }
+    let known = frame.variables.iter_mut().rev().find(|(known, _)| known == name);
+    known.ok_or_else(|| format!("there is no variable {name}"))?.1 = value;
+    Ok(())
+}
+
 fn int(at: usize) -> Value {
     Value::Int(i64::try_from(at).unwrap_or(i64::MAX))
 }
@@ -407,16 +448,4 @@ fn place(mut fault: Fault, frame: &Frame, line: usize) -> Fault {
         fault.placed = Some(Box::new(Error { template, line, message, kind: fault.kind }));
     }
     fault
-}
-
-/// Takes fields of a value, each of the one before. What a dictionary has not is null; null has no fields.
-fn fields(mut value: Value, names: &[String]) -> Result<Value, Fault> {
-    for name in names {
-        value = match &value {
-            Value::Map(dict) => dict.borrow().get(name.as_str()).cloned().unwrap_or(Value::Null),
-            Value::Null => return Err(format!("cannot take .{name} of what is not there").into()),
-            other => return Err(format!("cannot take .{name} of a {}", other.kind()).into()),
-        };
-    }
-    Ok(value)
 }

@@ -5,7 +5,8 @@
 //! ([`Limits`]). Functions that only a caller knows are added by it ([`Templates::function`]).
 //!
 //! Differences from Go, all on purpose: whole numbers stay whole (Helm makes them floats, so that a million prints as
-//! `1e+06`), numbers of different types can be compared, and there are no methods on values.
+//! `1e+06`), numbers of different types can be compared, and values have
+//! only the methods that the caller gives them ([`Templates::method`]).
 
 mod ast;
 mod error;
@@ -62,6 +63,7 @@ pub enum Missing {
 pub struct Templates {
     trees: ast::Trees,
     functions: BTreeMap<String, Function>,
+    methods: BTreeMap<String, Function>,
     /// What running one may cost.
     pub limits: Limits,
     /// What is printed for a value that is not there.
@@ -94,6 +96,17 @@ impl Templates {
         F: Fn(&[Json]) -> Result<Json, String> + Send + Sync + 'static,
     {
         self.functions.insert(name.to_owned(), Arc::new(function));
+        self
+    }
+
+    /// Adds a method: `.Files.Get "name"` calls `Get` with the value of `.Files` and its arguments, unless that value
+    /// has a field of the name.
+    #[must_use]
+    pub fn method<F>(mut self, name: &str, function: F) -> Self
+    where
+        F: Fn(&[Json]) -> Result<Json, String> + Send + Sync + 'static,
+    {
+        self.methods.insert(name.to_owned(), Arc::new(function));
         self
     }
 

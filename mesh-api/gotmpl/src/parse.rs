@@ -29,9 +29,12 @@ const KEYWORDS: [&str; 11] =
     ["if", "else", "end", "range", "with", "define", "block", "template", "break", "continue", "nil"];
 
 /// How a block ended.
-enum End {
+enum Stop {
+    /// With the text.
     Text,
-    End,
+    /// With `end`.
+    Closed,
+    /// With `else`.
     Else,
 }
 
@@ -42,7 +45,7 @@ pub(crate) fn parse(name: &str, text: &str, functions: &dyn Fn(&str) -> bool) ->
     let mut parser =
         Parser { name, tokens: &tokens, at: 0, depth: 0, loops: 0, trees: Trees::new(), functions, variables };
     let (nodes, end) = parser.block()?;
-    if !matches!(end, End::Text) {
+    if !matches!(end, Stop::Text) {
         return Err(parser.error("`end` or `else` without a beginning"));
     }
     parser.add(name.to_owned(), nodes)?;
@@ -97,14 +100,14 @@ impl Parser<'_> {
     }
 
     /// Nodes up to `end`, `else` or the end of the text. After `else`, the rest of that action is not read yet.
-    fn block(&mut self) -> Result<(Block, End), Error> {
+    fn block(&mut self) -> Result<(Block, Stop), Error> {
         self.enter()?;
         let known = self.variables.len();
         let mut nodes = Vec::new();
         let end = loop {
             let line = self.line();
             match self.next() {
-                None => break End::Text,
+                None => break Stop::Text,
                 Some(Token::Text(text)) => nodes.push(Node { line, kind: NodeKind::Text(text) }),
                 Some(Token::Open) => {
                     self.spaces();
@@ -116,11 +119,11 @@ impl Parser<'_> {
                         "end" => {
                             self.at += 1;
                             self.close()?;
-                            break End::End;
+                            break Stop::Closed;
                         }
                         "else" => {
                             self.at += 1;
-                            break End::Else;
+                            break Stop::Else;
                         }
                         "define" => self.define()?,
                         _ => {
@@ -204,7 +207,7 @@ impl Parser<'_> {
         let loops = std::mem::take(&mut self.loops);
         let (nodes, end) = self.block()?;
         (self.variables, self.loops) = (variables, loops);
-        if matches!(end, End::End) { Ok(nodes) } else { Err(self.error(format!("`{what}` has no `end`"))) }
+        if matches!(end, Stop::Closed) { Ok(nodes) } else { Err(self.error(format!("`{what}` has no `end`"))) }
     }
 
     fn template_name(&mut self) -> Result<String, Error> {
@@ -227,9 +230,9 @@ impl Parser<'_> {
         let (nodes, end) = self.block()?;
         self.loops -= loops;
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Else => self.otherwise(word)?,
-            End::Text => return Err(self.error(format!("`{word}` has no `end`"))),
+            Stop::Closed => Vec::new(),
+            Stop::Else => self.otherwise(word)?,
+            Stop::Text => return Err(self.error(format!("`{word}` has no `end`"))),
         };
         self.variables.truncate(known);
         Ok(match word {
@@ -255,7 +258,7 @@ impl Parser<'_> {
         }
         self.close()?;
         match self.block()? {
-            (nodes, End::End) => Ok(nodes),
+            (nodes, Stop::Closed) => Ok(nodes),
             _ => Err(self.error("`else` has no `end`")),
         }
     }

@@ -97,6 +97,16 @@ fn functions_of_the_caller_win() {
 }
 
 #[test]
+fn values_have_the_methods_that_the_caller_gives_them() {
+    let mut templates = Templates::new()
+        .method("Get", |a| Ok(json!(format!("{} of {}", a[1], a[0]))))
+        .method("Size", |a| Ok(json!(a[0].as_array().map_or(0, Vec::len))));
+    templates.add("t", "{{ .files.Get \"x\" }} {{ \"y\" | $.files.Get }} {{ .list.Size }} {{ .own.Size }}").unwrap();
+    let data = json!({ "files": {}, "list": [1, 2], "own": { "Size": "own" } });
+    assert_eq!(templates.render("t", &data).unwrap(), "\"x\" of {} \"y\" of {} 2 own");
+}
+
+#[test]
 fn what_is_missing_is_shown_as_asked() {
     let mut templates = Templates::new();
     templates.add("t", "{{ .no }}").unwrap();

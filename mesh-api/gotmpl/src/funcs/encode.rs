@@ -28,7 +28,7 @@ pub(super) fn find(name: &str) -> Option<Plain> {
             let json = Args::of(a, 1)?.value(0).to_json()?;
             Ok(Value::str(serde_json::to_string_pretty(&json).map_err(|error| error.to_string())?))
         },
-        "fromJson" => |a| Ok(from_json(&*Args::of(a, 1)?.text(0)?, true)),
+        "fromJson" => |a| Ok(from_json(&Args::of(a, 1)?.text(0)?)),
         "fromJsonArray" | "mustFromJson" => |a| {
             let text = Args::of(a, 1)?.text(0)?;
             let json: Json = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -67,9 +67,9 @@ fn failed(why: &str) -> Value {
     Value::map([("Error".into(), Value::str(why))].into())
 }
 
-fn from_json(text: &str, object: bool) -> Value {
+fn from_json(text: &str) -> Value {
     match serde_json::from_str::<Json>(text) {
-        Ok(json) if json.is_object() || !object => Value::from_json(&json),
+        Ok(json) if json.is_object() => Value::from_json(&json),
         Ok(_) => failed("is no object"),
         Err(error) => failed(&error.to_string()),
     }

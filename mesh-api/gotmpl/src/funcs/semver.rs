@@ -151,7 +151,8 @@ fn one_fits(operator: &str, text: &str, version: &Version) -> Option<bool> {
         "~" | "~>" => last.is_none_or(|last| at_least && below(last.min(1))),
         "^" => {
             let place = bound.numbers.iter().position(|number| *number > 0);
-            let place = place.unwrap_or(bound.given.saturating_sub(1)).min(bound.given.saturating_sub(1));
+            let last = bound.given.saturating_sub(1);
+            let place = place.unwrap_or(last).min(last);
             bound.given == 0 || (at_least && below(place))
         }
         _ => return None,

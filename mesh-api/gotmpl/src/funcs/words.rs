@@ -92,7 +92,7 @@ fn base(path: &str) -> String {
 fn dir(path: &str) -> String {
     match path.rsplit_once('/') {
         None => ".".to_owned(),
-        Some((before, _)) if before.is_empty() => "/".to_owned(),
+        Some(("", _)) => "/".to_owned(),
         Some((before, _)) => before.trim_end_matches('/').to_owned(),
     }
 }
