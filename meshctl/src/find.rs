@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use mesh_api::names::MONITORING_PORT;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::error::CliError;
+use crate::http;
+use crate::kube::control::{self, Replica};
 
 /// The file of a mesh's folder that says where everything is.
 pub const ADDRESSES_FILE: &str = "proxies.json";
@@ -50,16 +54,47 @@ fn read(folder: &Path) -> Result<Addresses, CliError> {
         .map_err(|error| CliError::user(format!("{} cannot be read", path.display())).because(&error))
 }
 
-/// The control plane's monitoring address: the one given, else the folder's, else this machine's usual one.
+/// The control plane's monitoring address: the one given, else the folder's; `None` without either, then it is in a cluster.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn meshd(given: Option<SocketAddr>, place: &WhereArgs) -> Result<SocketAddr, CliError> {
-    if let Some(address) = given {
-        return Ok(address);
+pub fn meshd(given: Option<SocketAddr>, place: &WhereArgs) -> Result<Option<SocketAddr>, CliError> {
+    if given.is_some() {
+        return Ok(given);
     }
-    let known = place.addresses()?.map(|addresses| addresses.meshd);
-    Ok(known.unwrap_or_else(|| ([127, 0, 0, 1], MONITORING_PORT).into()))
+    Ok(place.addresses()?.map(|addresses| addresses.meshd))
+}
+
+/// A page of the control plane: of the address that is given or that the folder tells; else of every replica in the cluster;
+/// and without any cluster of the one on this machine. With the names of those who answered, and what to note of the others.
+///
+/// # Errors
+/// When nobody answers.
+pub async fn control_pages(
+    context: &Context,
+    given: Option<SocketAddr>,
+    place: &WhereArgs,
+    revision: Option<&str>,
+    path: &str,
+) -> Result<(Vec<(Option<Replica>, Bytes)>, Vec<String>), CliError> {
+    let unknown = |error: &dyn std::error::Error| {
+        CliError::user(format!("the control plane does not show {path}"))
+            .because(error)
+            .hint("--meshd ADDRESS names its monitoring port; --mesh-dir DIR the folder of a running demo")
+    };
+    let address = match meshd(given, place)? {
+        Some(address) => address,
+        None => match context.kube().await {
+            Ok(kube) => {
+                let (answers, silent) = control::answers(control::pages(&kube, revision, path).await?)?;
+                return Ok((answers.into_iter().map(|(replica, page)| (Some(replica), page)).collect(), silent));
+            }
+            Err(error) if context.kube.is_given() || std::env::var_os("KUBECONFIG").is_some() => return Err(error),
+            Err(_) => ([127, 0, 0, 1], MONITORING_PORT).into(),
+        },
+    };
+    let page = http::page(address, path).await.map_err(|error| unknown(&error))?;
+    Ok((vec![(None, page)], Vec::new()))
 }
 
 /// The admin address of a proxy that is called `[pod/]name[.namespace]`.
@@ -116,8 +151,9 @@ mod tests {
     #[test]
     fn the_control_plane_is_where_the_flag_or_the_folder_says() {
         let (_folder, place) = folder();
-        assert_eq!(meshd(None, &place).map(|address| address.port()), Ok(1));
-        assert_eq!(meshd(Some(([127, 0, 0, 1], 9).into()), &place).map(|address| address.port()), Ok(9));
-        assert_eq!(meshd(None, &WhereArgs::default()).map(|address| address.port()), Ok(MONITORING_PORT));
+        let port = |given, place| meshd(given, place).map(|address| address.map(|address| address.port()));
+        assert_eq!(port(None, &place), Ok(Some(1)));
+        assert_eq!(port(Some(([127, 0, 0, 1], 9).into()), &place), Ok(Some(9)));
+        assert_eq!(port(None, &WhereArgs::default()), Ok(None), "then it is in a cluster");
     }
 }

@@ -26,6 +26,8 @@ pub enum Format {
 /// What a command has to say.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// For people, above the table: what is no table.
+    pub text: String,
     /// For people.
     pub table: Table,
     /// For programs.
@@ -51,7 +53,7 @@ impl Printer {
     pub fn report(self, report: &Report) -> Result<(), CliError> {
         let failed = |error: &dyn std::error::Error| CliError::internal("cannot write the result").because(error);
         let text = match self.format {
-            Format::Table => report.table.to_string(),
+            Format::Table => format!("{}{}", report.text, report.table),
             Format::Json => serde_json::to_string_pretty(&report.data).map_err(|error| failed(&error))? + "\n",
             Format::Yaml => serde_yaml_ng::to_string(&report.data).map_err(|error| failed(&error))?,
             Format::Name => report.table.rows.iter().filter_map(|row| Some(row.first()?.clone() + "\n")).collect(),

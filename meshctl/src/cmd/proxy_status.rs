@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::cmd::OutputArgs;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::exit::Exit;
 use crate::find::{self, WhereArgs};
-use crate::http;
 use crate::printer::Report;
 use crate::table::Table;
 
@@ -20,10 +20,13 @@ use crate::table::Table;
 pub struct StatusArgs {
     /// Only the proxy of this name, as name[.namespace]
     pub target: Option<String>,
+    /// Only proxies of the control plane's revision of this name
+    #[arg(short, long)]
+    pub revision: Option<String>,
     /// 0: which types proxies subscribe to; 1: the state of each
     #[arg(short = 'v', long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub verbosity: u8,
-    /// Monitoring address of the control plane (default: what --mesh-dir says, else 127.0.0.1:15014)
+    /// Monitoring address of the control plane (default: what --mesh-dir says, else every replica in the cluster)
     #[arg(long, value_name = "ADDRESS")]
     pub meshd: Option<SocketAddr>,
     /// Where the mesh is.
@@ -38,29 +41,52 @@ pub struct StatusArgs {
 const COLUMNS: [(&str, &[&str]); 5] =
     [("CDS", &["CDS"]), ("LDS", &["LDS"]), ("EDS", &["EDS"]), ("RDS", &["RDS", "VHDS"]), ("ECDS", &["ECDS"])];
 
-/// Asks the control plane.
+/// Asks the control plane: every replica of it, for each proxy is connected to one.
 ///
 /// # Errors
 /// When it does not answer, or knows no such proxy.
 pub fn run(context: &Context, args: &StatusArgs) -> Result<Report, CliError> {
-    let address = find::meshd(args.meshd, &args.place)?;
-    let page = context.block_on(async {
-        http::page(address, "/debug/syncz").await.map_err(|error| {
-            CliError::user("the control plane does not tell the state of proxies")
-                .because(&error)
-                .hint("--meshd ADDRESS names its monitoring port; --mesh-dir DIR the folder of a running demo")
-        })
-    })?;
-    let page: Value = serde_json::from_slice(&page)
-        .map_err(|error| CliError::user(format!("/debug/syncz of {address} is no JSON")).because(&error))?;
-    report(&page, args, context.kube.namespace.as_deref(), SystemTime::now())
+    let revision = args.revision.as_deref();
+    let asked = find::control_pages(context, args.meshd, &args.place, revision, "/debug/syncz");
+    let (pages, silent) = context.block_on(asked)?;
+    let mut answers = Vec::new();
+    for (replica, page) in pages {
+        let name = replica.map(|replica| replica.pod);
+        let page: Value = serde_json::from_slice(&page).map_err(|error| {
+            let of = name.as_deref().unwrap_or("the control plane");
+            CliError::user(format!("/debug/syncz of {of} is no JSON")).because(&error)
+        })?;
+        answers.push((name, page));
+    }
+    let mut report = report(&answers, args, context.kube.namespace.as_deref(), SystemTime::now())?;
+    if !silent.is_empty() {
+        report.exit = Exit::Internal;
+        report.notes.extend(silent);
+    }
+    Ok(report)
 }
 
-fn report(page: &Value, args: &StatusArgs, within: Option<&str>, now: SystemTime) -> Result<Report, CliError> {
-    let control = page.get("controlPlane").cloned().unwrap_or_default();
-    let all = page.get("proxies").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut proxies: Vec<Value> = all.into_iter().filter(|proxy| is_wanted(proxy, args, within)).collect();
-    proxies.sort_by_key(|proxy| text(proxy, "proxy"));
+fn report(
+    answers: &[(Option<String>, Value)],
+    args: &StatusArgs,
+    within: Option<&str>,
+    now: SystemTime,
+) -> Result<Report, CliError> {
+    let mut controls = Vec::new();
+    let mut proxies = Vec::new();
+    for (replica, page) in answers {
+        let mut control = page.get("controlPlane").cloned().unwrap_or_else(|| json!({ "name": "istiod" }));
+        let istiod = replica.clone().unwrap_or_else(|| text(&control, "name"));
+        set(&mut control, "pod", replica.clone().map_or(Value::Null, Value::String));
+        controls.push(control);
+        let theirs = page.as_array().map(|all| all.iter().map(of_istiod).collect());
+        let known = theirs.or_else(|| page.get("proxies").and_then(Value::as_array).cloned());
+        for mut proxy in known.unwrap_or_default().into_iter().filter(|proxy| is_wanted(proxy, args, within)) {
+            set(&mut proxy, "istiod", Value::String(istiod.clone()));
+            proxies.push(proxy);
+        }
+    }
+    proxies.sort_by_cached_key(|proxy| (text(proxy, "proxy"), text(proxy, "connectedAt")));
     if let Some(target) = &args.target
         && proxies.is_empty()
     {
@@ -68,18 +94,65 @@ fn report(page: &Value, args: &StatusArgs, within: Option<&str>, now: SystemTime
             CliError::user(format!("no proxy {target} is connected")).hint("meshctl proxy-status lists all that are")
         );
     }
-    let istiod = text(&control, "name");
-    let table = if args.verbosity == 0 { short(&proxies, &istiod) } else { long(&proxies, &istiod, now) };
-    Ok(Report { table, data: json!({ "controlPlane": control, "proxies": proxies }), ..Report::default() })
+    let table = if args.verbosity == 0 { short(&proxies) } else { long(&proxies, now) };
+    let notes = if answers.len() > 1 { vec![sum(&proxies, answers.len())] } else { Vec::new() };
+    let control = controls.first().cloned().unwrap_or_default();
+    let data = json!({ "controlPlane": control, "controlPlanes": controls, "proxies": proxies });
+    Ok(Report { table, data, notes, ..Report::default() })
+}
+
+/// What all replicas together say.
+fn sum(proxies: &[Value], replicas: usize) -> String {
+    let is = |proxy: &&Value, wanted: &[&str]| {
+        let types = proxy.get("types").and_then(Value::as_object);
+        types.into_iter().flatten().any(|(_, kind)| wanted.contains(&text(kind, "status").as_str()))
+    };
+    let rejecting = proxies.iter().filter(|proxy| is(proxy, &["ERROR", "NACKED"])).count();
+    let waiting = proxies.iter().filter(|proxy| is(proxy, &["STALE"])).count();
+    format!("{} proxies at {replicas} replicas: {waiting} wait, {rejecting} reject", proxies.len())
+}
+
+fn set(value: &mut Value, field: &str, content: Value) {
+    if let (Some(fields), false) = (value.as_object_mut(), content.is_null()) {
+        fields.insert(field.to_owned(), content);
+    }
+}
+
+/// A proxy as Istio's control plane lists it (istio/istio: pilot/pkg/xds/debug.go, `SyncStatus`), in our form.
+fn of_istiod(status: &Value) -> Value {
+    let kinds =
+        [("CDS", "cluster"), ("LDS", "listener"), ("RDS", "route"), ("EDS", "endpoint"), ("ECDS", "extensionconfig")];
+    let types: serde_json::Map<String, Value> = kinds
+        .iter()
+        .map(|(kind, field)| {
+            let (sent, acked) = (text(status, &format!("{field}_sent")), text(status, &format!("{field}_acked")));
+            let state = match (sent.is_empty(), sent == acked) {
+                (true, _) => "NOT SENT",
+                (false, true) => "SYNCED",
+                (false, false) => "STALE",
+            };
+            ((*kind).to_owned(), json!({ "status": state }))
+        })
+        .collect();
+    let proxy = text(status, "proxy");
+    let (name, namespace) = proxy.rsplit_once('.').unwrap_or((&proxy, ""));
+    let version = [text(status, "istio_version"), text(status, "proxy_version")];
+    json!({
+        "proxy": proxy, "name": name, "namespace": namespace, "clusterId": text(status, "cluster_id"),
+        "version": version.into_iter().find(|version| !version.is_empty()), "types": types,
+    })
 }
 
 fn is_wanted(proxy: &Value, args: &StatusArgs, within: Option<&str>) -> bool {
     let (full, name, namespace) = (text(proxy, "proxy"), text(proxy, "name"), text(proxy, "namespace"));
-    let named = args.target.as_deref().is_none_or(|target| target == full || target == name);
+    let named = args.target.as_deref().is_none_or(|target| {
+        let target = target.strip_prefix("pod/").unwrap_or(target);
+        target == full || target == name
+    });
     named && within.is_none_or(|wanted| wanted == namespace)
 }
 
-fn short(proxies: &[Value], istiod: &str) -> Table {
+fn short(proxies: &[Value]) -> Table {
     let mut table = Table::new(&["NAME", "CLUSTER", "ISTIOD", "VERSION", "SUBSCRIBED TYPES"]);
     for proxy in proxies {
         let types: Vec<&str> = COLUMNS
@@ -90,7 +163,7 @@ fn short(proxies: &[Value], istiod: &str) -> Table {
         table.row([
             text(proxy, "proxy"),
             text(proxy, "clusterId"),
-            istiod.to_owned(),
+            text(proxy, "istiod"),
             text(proxy, "version"),
             format!("{} ({})", types.len(), types.join(",")),
         ]);
@@ -98,7 +171,7 @@ fn short(proxies: &[Value], istiod: &str) -> Table {
     table
 }
 
-fn long(proxies: &[Value], istiod: &str, now: SystemTime) -> Table {
+fn long(proxies: &[Value], now: SystemTime) -> Table {
     let mut table = Table::new(&["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ECDS", "ISTIOD", "VERSION"]);
     for proxy in proxies {
         let [cds, lds, eds, rds, ecds] = COLUMNS.map(|(_, keys)| state(proxy, keys, now));
@@ -110,7 +183,7 @@ fn long(proxies: &[Value], istiod: &str, now: SystemTime) -> Table {
             eds,
             rds,
             ecds,
-            istiod.to_owned(),
+            text(proxy, "istiod"),
             text(proxy, "version"),
         ]);
     }
@@ -174,20 +247,22 @@ mod tests {
         StatusArgs {
             target: target.map(str::to_owned),
             verbosity,
+            revision: None,
             meshd: None,
             place: WhereArgs::default(),
             output: OutputArgs::default(),
         }
     }
 
-    fn page() -> Value {
+    fn page() -> Vec<(Option<String>, Value)> {
         let state = |status: &str| json!({ "status": status, "sent": { "at": "2026-11-21T12:47:41Z" }, "acked": { "at": "2026-11-21T12:47:41Z" } });
-        json!({ "controlPlane": { "name": "meshd" }, "proxies": [
+        let page = json!({ "controlPlane": { "name": "meshd" }, "proxies": [
             { "proxy": "web-1.shop", "name": "web-1", "namespace": "shop", "clusterId": "Kubernetes", "version": "0.1.0",
               "types": { "CDS": state("SYNCED"), "RDS": state("SYNCED"), "VHDS": state("STALE") } },
             { "proxy": "gate-1.edge", "name": "gate-1", "namespace": "edge", "clusterId": "Kubernetes", "version": "0.1.0",
               "types": {} },
-        ] })
+        ] });
+        vec![(None, page)]
     }
 
     #[test]
@@ -205,6 +280,20 @@ mod tests {
         let report = report(&page(), &args(None, 1), None, now).unwrap();
         assert_eq!(report.table.rows[1][2..7], ["SYNCED (19s)", "IGNORED", "IGNORED", "STALE (19s)", "IGNORED"]);
         assert_eq!(report.table.rows[0][0], "gate-1.edge");
+    }
+
+    #[test]
+    fn replicas_are_summed_and_istiods_own_are_read() {
+        let mut answers = page();
+        answers[0].0 = Some("istiod-a".to_owned());
+        let theirs = json!([{ "cluster_id": "Kubernetes", "proxy": "old-1.shop", "istio_version": "1.31.0",
+            "cluster_sent": "n1", "cluster_acked": "n1", "listener_sent": "n2", "listener_acked": "n1" }]);
+        answers.push((Some("istiod-b".to_owned()), theirs));
+        let report = report(&answers, &args(None, 1), Some("shop"), SystemTime::UNIX_EPOCH).unwrap();
+        let rows = &report.table.rows;
+        assert_eq!(rows[0][..4], ["old-1.shop", "Kubernetes", "SYNCED", "STALE"]);
+        assert_eq!([&rows[0][7], &rows[0][8], &rows[1][7]], ["istiod-b", "1.31.0", "istiod-a"]);
+        assert_eq!(report.notes, ["2 proxies at 2 replicas: 2 wait, 0 reject"]);
     }
 
     #[test]

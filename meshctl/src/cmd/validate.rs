@@ -136,6 +136,7 @@ fn report(reading: &Reading, files: usize) -> Report {
         table = Table::default();
     }
     Report {
+        text: String::new(),
         table,
         data: json!({ "objects": seen.len(), "errors": errors, "warnings": warnings, "findings": findings }),
         notes: vec![note],

@@ -4,6 +4,8 @@
 //! all of them. Nothing here knows what a mesh is: that is the commands' affair.
 
 pub mod client;
+pub mod control;
 pub mod exec;
 pub mod find;
 pub mod portforward;
+pub mod proxy;

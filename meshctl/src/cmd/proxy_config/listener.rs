@@ -174,6 +174,11 @@ fn inline(config: &Value) -> String {
 }
 
 impl Filter {
+    /// Everything, line by line.
+    pub(super) fn all() -> Self {
+        Self { verbose: true, ..Self::default() }
+    }
+
     fn takes(&self, listener: &Value) -> bool {
         let (addresses, port) = socket(listener);
         self.address.as_deref().is_none_or(|wanted| addresses.split(',').any(|known| known == wanted))

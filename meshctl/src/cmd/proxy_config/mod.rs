@@ -1,16 +1,20 @@
 //! `meshctl proxy-config`: what a proxy holds, from its admin interface or from a saved dump.
 
+mod bootstrap;
 mod cluster;
 mod dump;
 mod endpoint;
 mod listener;
+mod log;
 mod route;
 mod secret;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use ::http::Method;
+use futures::future::try_join;
+use serde_json::{Map, Value};
 
 use crate::cmd::OutputArgs;
 use crate::context::Context;
@@ -18,6 +22,8 @@ use crate::error::CliError;
 use crate::files;
 use crate::find::{self, WhereArgs};
 use crate::http;
+use crate::kube::client::Kube;
+use crate::kube::proxy::PodProxy;
 use crate::printer::Report;
 
 pub use self::secret::chain as certificate_chain;
@@ -25,7 +31,7 @@ pub use self::secret::chain as certificate_chain;
 /// What to show.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  meshctl proxy-config cluster web-1\n  meshctl pc route web-1.shop --name 8080 -o json\n  \
+    after_help = "Examples:\n  meshctl proxy-config cluster deploy/web\n  meshctl pc route web-1.shop --name 8080 -o json\n  \
     meshctl pc endpoint web-1 --cluster 'outbound|8080||reviews.shop.svc.cluster.local'\n  \
     curl -s 127.0.0.1:15000/config_dump > dump.json; meshctl pc listener -f dump.json"
 )]
@@ -74,12 +80,43 @@ enum What {
         #[command(flatten)]
         from: From,
     },
+    /// What the proxy started with
+    #[command(aliases = ["b"])]
+    Bootstrap {
+        #[command(flatten)]
+        from: From,
+    },
+    /// Extensions that came by themselves
+    #[command(aliases = ["ec"])]
+    Ecds {
+        #[command(flatten)]
+        from: From,
+    },
+    /// Everything: clusters, listeners, routes, endpoints and certificates
+    #[command(aliases = ["a"])]
+    All {
+        #[command(flatten)]
+        from: From,
+    },
+    /// Log levels, shown or set
+    #[command(aliases = ["o"])]
+    Log(log::LogArgs),
+    /// Whether two proxies trust the same roots
+    #[command(aliases = ["rc"])]
+    RootcaCompare {
+        /// One proxy, as [kind/]name[.namespace]
+        one: String,
+        /// The other
+        other: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 /// Which proxy.
 #[derive(clap::Args, Clone, Debug)]
 struct From {
-    /// Name of the proxy, as [pod/]name[.namespace]
+    /// Name of the proxy, as [kind/]name[.namespace]; the first pod of a deploy/NAME
     target: Option<String>,
     /// Read a saved answer of the admin interface instead, - for the standard input
     #[arg(short, long, conflicts_with = "target")]
@@ -87,6 +124,9 @@ struct From {
     /// Address of the proxy's admin interface
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "file"])]
     admin: Option<SocketAddr>,
+    /// Port of the admin interface of a proxy in a cluster
+    #[arg(long = "proxy-admin-port", value_name = "PORT")]
+    port: Option<u16>,
     #[command(flatten)]
     place: WhereArgs,
     #[command(flatten)]
@@ -102,7 +142,12 @@ impl ConfigArgs {
             | What::Listener { from, .. }
             | What::Route { from, .. }
             | What::Endpoint { from, .. }
-            | What::Secret { from } => from.output,
+            | What::Secret { from }
+            | What::Bootstrap { from }
+            | What::Ecds { from }
+            | What::All { from } => from.output,
+            What::Log(args) => args.output,
+            What::RootcaCompare { output, .. } => *output,
         }
     }
 }
@@ -118,31 +163,82 @@ pub fn run(context: &Context, args: &ConfigArgs) -> Result<Report, CliError> {
         What::Route { from, filter } => Ok(route::report(&from.load(context, "/config_dump")?, filter)),
         What::Endpoint { from, filter } => Ok(endpoint::report(&from.load(context, "/clusters?format=json")?, filter)),
         What::Secret { from } => Ok(secret::report(&from.load(context, "/config_dump")?)),
+        What::Bootstrap { from } => Ok(bootstrap::report(&from.load(context, "/config_dump")?)),
+        What::Ecds { from } => Ok(bootstrap::extensions(&from.load(context, "/config_dump?include_eds")?)),
+        What::All { from } => all(&from.load(context, "/config_dump?include_eds")?),
+        What::Log(args) => log::run(context, args),
+        What::RootcaCompare { one, other, .. } => {
+            let dumps = context.block_on(async {
+                let kube = context.kube().await?;
+                try_join(dump_of(&kube, one, None, DUMP), dump_of(&kube, other, None, DUMP)).await
+            })?;
+            let parse = |(page, name): &(Vec<u8>, String)| parse(page, name);
+            secret::compare(&parse(&dumps.0)?, &parse(&dumps.1)?, [&dumps.0.1, &dumps.1.1])
+        }
     }
+}
+
+const DUMP: &str = "/config_dump";
+
+/// All tables below each other, and all of them by their names.
+fn all(dump: &Value) -> Result<Report, CliError> {
+    let mut text = String::new();
+    let mut data = Map::new();
+    let parts = [
+        ("bootstrap", bootstrap::report(dump)),
+        ("clusters", cluster::report(dump, &cluster::Filter::default())),
+        ("listeners", listener::report(dump, &listener::Filter::all())),
+        ("routes", route::report(dump, &route::Filter::all())),
+        ("secrets", secret::report(dump)),
+        ("ecds", bootstrap::extensions(dump)),
+    ];
+    for (name, part) in parts {
+        if !part.table.rows.is_empty() {
+            text.push_str(&format!("{}\n{}\n", name.to_uppercase(), part.table));
+        }
+        data.insert(name.to_owned(), part.data);
+    }
+    Ok(Report { text, data: Value::Object(data), ..Report::default() })
+}
+
+/// A page of the proxy that `target` names, and the proxy's name.
+async fn dump_of(kube: &Kube, target: &str, port: Option<u16>, path: &str) -> Result<(Vec<u8>, String), CliError> {
+    let proxy = PodProxy::find(kube, target, port).await?;
+    Ok((proxy.page(kube, Method::GET, path).await?.to_vec(), proxy.name()))
+}
+
+fn parse(page: &[u8], name: &str) -> Result<Value, CliError> {
+    serde_json::from_slice(page)
+        .map_err(|error| CliError::user(format!("{name} holds no configuration dump")).because(&error))
 }
 
 impl From {
     fn load(&self, context: &Context, path: &str) -> Result<Value, CliError> {
         let (text, name) = if let Some(file) = &self.file {
             (files::read(file)?.into_bytes(), file.display().to_string())
-        } else {
-            let address = match (self.admin, &self.target) {
-                (Some(address), _) => address,
-                (None, Some(target)) => find::proxy(target, &self.place)?,
-                (None, None) => {
-                    return Err(CliError::user("which proxy?")
-                        .hint("meshctl proxy-config cluster NAME --mesh-dir DIR")
-                        .hint("or --admin ADDRESS, or -f config_dump.json"));
-                }
-            };
+        } else if let Some(address) = self.address()? {
             let page = context.block_on(async {
                 http::page(address, path)
                     .await
                     .map_err(|error| CliError::user("the proxy's admin interface cannot be read").because(&error))
             })?;
             (page.to_vec(), address.to_string())
+        } else if let Some(target) = &self.target {
+            context.block_on(async { dump_of(&context.kube().await?, target, self.port, path).await })?
+        } else {
+            return Err(CliError::user("which proxy?")
+                .hint("meshctl proxy-config cluster deploy/NAME, or NAME --mesh-dir DIR")
+                .hint("or --admin ADDRESS, or -f config_dump.json"));
         };
-        serde_json::from_slice(&text)
-            .map_err(|error| CliError::user(format!("{name} holds no configuration dump")).because(&error))
+        parse(&text, &name)
+    }
+
+    /// Where the proxy's interface is, when it is on this machine.
+    fn address(&self) -> Result<Option<SocketAddr>, CliError> {
+        match (&self.admin, &self.target, &self.place.mesh_dir) {
+            (Some(address), _, _) => Ok(Some(*address)),
+            (None, Some(target), Some(_)) => find::proxy(target, &self.place).map(Some),
+            _ => Ok(None),
+        }
     }
 }

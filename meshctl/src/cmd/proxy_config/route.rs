@@ -17,6 +17,13 @@ pub(super) struct Filter {
     verbose: bool,
 }
 
+impl Filter {
+    /// Everything, line by line.
+    pub(super) fn all() -> Self {
+        Self { name: None, verbose: true }
+    }
+}
+
 pub(super) fn report(dump: &Value, filter: &Filter) -> Report {
     let lists = ["static_route_configs", "dynamic_route_configs"];
     let mut found: Vec<&Value> = items(dump, "RoutesConfigDump", &lists, "route_config");

@@ -1,5 +1,6 @@
 //! Certificates and roots. Private keys are never shown, not even when a dump has them.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -9,6 +10,8 @@ use mesh_ca::{pem, time};
 use serde_json::Value;
 
 use super::dump::{at, canonical, items, text};
+use crate::error::CliError;
+use crate::exit::Exit;
 use crate::printer::Report;
 use crate::table::Table;
 
@@ -66,6 +69,32 @@ pub fn chain(dump: &Value, name: &str) -> Option<Vec<u8>> {
     let secrets = items(dump, "SecretsConfigDump", &LISTS.map(|(list, _)| list), "secret");
     let secret = secrets.into_iter().find(|secret| text(secret, "name") == name)?;
     pem_of(at(secret, "tls_certificate.certificate_chain")?)
+}
+
+/// Whether two proxies have a root in common.
+pub(super) fn compare(one: &Value, other: &Value, names: [&str; 2]) -> Result<Report, CliError> {
+    let [roots_of_one, roots_of_other] = [roots(one), roots(other)];
+    for (roots, name) in [(&roots_of_one, names[0]), (&roots_of_other, names[1])] {
+        if roots.is_empty() {
+            return Err(CliError::user(format!("proxy {name} has no root certificate")));
+        }
+    }
+    let common = roots_of_one.intersection(&roots_of_other).count();
+    let data = serde_json::json!({ "common": common, "proxies": names });
+    let text = if common > 0 {
+        format!("Both {} and {} have {common} root certificates in common\n", names[0], names[1])
+    } else {
+        format!("{} and {} have no root certificate in common: they refuse each other\n", names[0], names[1])
+    };
+    let exit = if common > 0 { Exit::Ok } else { Exit::User };
+    Ok(Report { text, data, exit, ..Report::default() })
+}
+
+/// The root certificates of a dump.
+fn roots(dump: &Value) -> BTreeSet<Vec<u8>> {
+    let secrets = items(dump, "SecretsConfigDump", &LISTS.map(|(list, _)| list), "secret");
+    let texts = secrets.into_iter().filter_map(|secret| pem_of(at(secret, "validation_context.trusted_ca")?));
+    texts.filter_map(|text| pem::certificates(&text).ok()).flatten().map(|root| root.to_vec()).collect()
 }
 
 /// The content of a data source that holds it itself.
