@@ -219,19 +219,14 @@ pub const PODS: &[Row] = &[
     label("service.istio.io/workload-name", "the workload's name in telemetry; the owner's when absent"),
     label("networking.istio.io/tunnel", "`http` is written where HBONE is asked for (ISTIO_META_ENABLE_HBONE)"),
     label("topology.istio.io/network", "the pod's network, before that of the cluster"),
+    other(Carrier::NamespaceLabel, "istio-injection", "`enabled` or `disabled`; counts before istio.io/rev", WEBHOOK),
+    other(Carrier::NamespaceLabel, "istio.io/rev", "the revision or tag that injects the namespace's pods", WEBHOOK),
     other(
-        Carrier::NamespaceLabel,
-        "istio-injection",
-        "`enabled` or `disabled`; counts before istio.io/rev",
-        Effect::Acts,
-    ),
-    other(
-        Carrier::NamespaceLabel,
+        Carrier::PodLabel,
         "istio.io/rev",
-        "the revision or tag that injects the namespace's pods",
-        Effect::Acts,
+        "the revision or tag that injects the pod, where the namespace says nothing",
+        WEBHOOK,
     ),
-    label("istio.io/rev", "the revision or tag that injects the pod, where the namespace says nothing"),
     other(
         Carrier::OtherLabel,
         "istio.io/tag",
@@ -309,6 +304,8 @@ pub const OTHERS: &[Row] = &[
     other(Carrier::OtherLabel, "istio.io/persistent-session*", "sessions that stay at an endpoint", NO),
 ];
 
+/// Read by the API server before it calls the webhook; `meshctl check-inject` shows what comes of it.
+const WEBHOOK: Effect = Effect::Elsewhere("the selectors of the webhook");
 const NO: Effect = Effect::NotYet("");
 const NO_WAYPOINT: Effect = Effect::NotYet("there are no waypoints");
 

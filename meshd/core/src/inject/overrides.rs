@@ -47,9 +47,9 @@ impl Earlier {
         names.is_some_and(|names| names.iter().any(|known| known == name))
     }
 
-    /// What the pod had said about a container.
-    fn said(&self, kind: &str, name: &str) -> Option<&Value> {
-        view::find(self.overrides.get(kind)?.as_array()?, name)
+    /// What the pod had said about a container; the proxy may have been of the other kind then.
+    fn said(&self, name: &str) -> Option<&Value> {
+        KINDS.iter().find_map(|kind| view::find(self.overrides.get(kind)?.as_array()?, name))
     }
 
     /// The pod as it was before: what templates see.
@@ -102,14 +102,14 @@ pub(super) fn reapply(merged: Value, pod: &Value, template: &Value, earlier: &Ea
     for kind in KINDS {
         for name in view::list(template, kind).iter().map(view::name) {
             let own = || {
-                if earlier.added(kind, name) {
+                if KINDS.iter().any(|kind| earlier.added(kind, name)) {
                     return None;
                 }
                 // A proxy that becomes an init container is written among the containers.
                 let found = view::find(view::list(pod, "containers"), name);
                 if kind == "initContainers" { found.or(view::find(view::list(pod, kind), name)) } else { found }
             };
-            let Some(said) = earlier.said(kind, name).or_else(own) else { continue };
+            let Some(said) = earlier.said(name).or_else(own) else { continue };
             let mut said = said.clone();
             if view::text(&said, "/image") == Some(AUTO_IMAGE) {
                 view::as_object(&mut said).remove("image");

@@ -170,8 +170,14 @@ fn set_cluster(merged: &mut Value, injector: &Injector, pod: &Value, facts: &Fac
     }
     if let Some(proxy) = view::proxy_mut(merged) {
         let list = view::inner_list(proxy, "env");
-        list.retain(|variable| !env.contains_key(view::name(variable)));
-        list.extend(env.iter().map(|(name, value)| json!({ "name": name, "value": value })));
+        for (name, value) in &env {
+            let variable = json!({ "name": name, "value": value });
+            match list.iter_mut().find(|known| view::name(known) == *name) {
+                // In place, so that a second injection changes nothing.
+                Some(known) => *known = variable,
+                None => list.push(variable),
+            }
+        }
     }
     env.get(NETWORK).map(|network| (*network).to_owned())
 }

@@ -33,7 +33,10 @@ pub(super) fn container(data: &Data<'_>) -> Value {
 fn args(data: &Data<'_>) -> Vec<String> {
     let values = &data.injector.values;
     let proxy = &values.proxy;
-    let traffic = |name: &str, default: &str| data.annotation_or(&format!("traffic.sidecar.istio.io/{name}"), default);
+    // Blanks in lists are allowed, and no part of them.
+    let traffic = |name: &str, default: &str| {
+        data.annotation_or(&format!("traffic.sidecar.istio.io/{name}"), default).replace(char::is_whitespace, "")
+    };
     let has = |name: &str| view::annotation(data.pod, &format!("traffic.sidecar.istio.io/{name}")).is_some();
     let uid = if data.interception() == "TPROXY" { 1337 } else { data.ids.0 };
     let excluded = match excluded_inbound(data).as_str() {
@@ -90,10 +93,9 @@ pub(super) fn excluded_inbound(data: &Data<'_>) -> String {
     );
     let status = data.status_port();
     let mut ports: Vec<&str> = listed.split(',').map(str::trim).filter(|port| !port.is_empty()).collect();
-    if status == "0" || ports.contains(&status.as_str()) {
-        return listed;
+    if status != "0" && !ports.contains(&status.as_str()) {
+        ports.push(&status);
     }
-    ports.push(&status);
     ports.join(",")
 }
 
