@@ -17,6 +17,7 @@ use mesh_api_rt::telemetry::LogHandle;
 use mesh_api_xds::ca_proto::CertificateServer;
 use mesh_api_xds::encoded::Encoded;
 use mesh_api_xds::grpc::AggregatedDiscoveryServer;
+use mesh_ca::bundle::TrustBundle;
 use mesh_ca::caller::Trust;
 use mesh_ca::store::file::FileStore;
 use mesh_ca::token::TokenKeys;
@@ -29,18 +30,23 @@ use crate::ca::reviewer::Reviewer;
 use crate::ca::roots::{CaOptions, Keep, Roots, Serving};
 use crate::ca::service::Certificates;
 use crate::config::{Config, DEFAULT_REVISION};
+use crate::controller::Owner;
+use crate::controller::duties::{Duties, Running};
 use crate::debug::Pages;
 use crate::findings::Findings;
 use crate::hub::{Hub, Outlets, Published, Question};
 use crate::kube;
-use crate::metrics::{ByVersion, CaMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics, WatchMetrics};
+use crate::metrics::{
+    ByVersion, CaMetrics, ControllerMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics, WatchMetrics,
+    WebhookMetrics,
+};
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
 use crate::push::translate::Translate;
 use crate::push::worker::Worker;
 use crate::source::Source;
 use crate::source::file::FileSource;
-use crate::source::kube::KubeSource;
+use crate::source::kube::{KubeSource, Viewer};
 use crate::xds::auth::Authenticator;
 use crate::xds::limit::Pace;
 use crate::xds::server::{Port, Services};
@@ -62,7 +68,7 @@ pub struct App {
     drain: Arc<Trigger>,
     tasks: JoinSet<()>,
     admin: AdminServer,
-    ready: watch::Sender<bool>,
+    ready: Arc<watch::Sender<bool>>,
 }
 
 /// Where a control plane listens.
@@ -84,6 +90,8 @@ struct AllMetrics {
     ca: CaMetrics,
     review: ReviewMetrics,
     watch: WatchMetrics,
+    controller: ControllerMetrics,
+    webhook: WebhookMetrics,
 }
 
 /// What the steps of the start share.
@@ -105,11 +113,20 @@ struct Pipeline {
     ask: mpsc::Sender<Question>,
 }
 
+/// What proxies are served with.
+struct Served {
+    services: Services,
+    serving: Serving,
+    bundle: watch::Receiver<TrustBundle>,
+}
+
 /// The sockets, open before anything else is: what cannot listen should say so at once.
 struct Sockets {
     grpc: Option<TcpListener>,
     secure_grpc: Option<TcpListener>,
     monitoring: TcpListener,
+    webhooks: Option<TcpListener>,
+    readiness: Option<TcpListener>,
     addresses: Addresses,
 }
 
@@ -139,18 +156,28 @@ impl App {
         let mut starting = Starting { config, metrics, drain: Arc::new(trigger), tasks, client };
         let pipeline = starting.pipeline(sources);
         let (ready, is_ready) = watch::channel(false);
-        let routes = pipeline.pages(is_ready).router(Arc::clone(&starting.metrics.registry), logging);
-        let admin = AdminServer::start("meshd-admin", vec![(sockets.monitoring, routes)]);
+        let pages = pipeline.pages(is_ready);
+        let readiness = sockets.readiness.map(|socket| (socket, pages.readiness()));
+        let routes = pages.router(Arc::clone(&starting.metrics.registry), logging);
+        let listeners = std::iter::once((sockets.monitoring, routes)).chain(readiness).collect();
+        let admin = AdminServer::start("meshd-admin", listeners);
         let admin = admin.context("starting the monitoring server")?;
         // A replica serves nothing before every source is synced.
         let first = first_snapshot(pipeline.published.clone()).await?;
-        let (services, serving) = starting.services(&pipeline, &first, store, tokens).await?;
+        let Served { services, serving, bundle } = starting.services(&pipeline, &first, store, tokens).await?;
         for (socket, tls) in [(sockets.grpc, None), (sockets.secure_grpc, Some(serving.proxies))] {
             if let Some(socket) = socket {
                 starting.port(socket, tls, services.clone())?;
             }
         }
-        ready.send_replace(true);
+        let ready = Arc::new(ready);
+        match starting.duties(bundle, serving.webhooks, sockets.webhooks).await? {
+            Some(running) => {
+                let (ready, watcher) = (Arc::clone(&ready), starting.drain.watcher());
+                starting.tasks.spawn(follow_webhooks(running.well, ready, watcher));
+            }
+            None => drop(ready.send_replace(true)),
+        }
         let addresses = sockets.addresses;
         tracing::info!(?addresses, "Control plane serves");
         let Starting { drain, tasks, .. } = starting;
@@ -191,6 +218,7 @@ impl Starting {
             metrics: metrics.clone(),
         };
         let (hub, published) = Hub::new(sources.iter().map(|source| source.name()), self.config.debounce, outlets);
+        let hub = hub.with_mesh_config(self.config.mesh_config());
         let (ask, questions) = mpsc::channel(QUESTIONS);
         let (tell, events) = mpsc::channel(EVENTS);
         for source in sources {
@@ -217,7 +245,7 @@ impl Starting {
         first: &Published,
         store: Arc<FileStore>,
         tokens: TokenKeys,
-    ) -> anyhow::Result<(Services, Serving)> {
+    ) -> anyhow::Result<Served> {
         let Self { config, metrics, drain, tasks, client } = self;
         let domain = trust_domain(config, first)?;
         let aliases = first.snapshot.mesh.trust_domain_aliases.to_vec();
@@ -243,6 +271,7 @@ impl Starting {
             authenticator: Arc::clone(&authenticator),
             metrics: metrics.ca.clone(),
         };
+        let bundle = roots.bundle();
         tasks.spawn(roots.run(drain.watcher()));
         let streams = Arc::new(Streams {
             registry: Arc::clone(&pipeline.registry),
@@ -257,7 +286,35 @@ impl Starting {
             discovery: AggregatedDiscoveryServer::new(Arc::new(discovery)),
             certificates: CertificateServer::new(Arc::new(certificates)),
         };
-        Ok((services, serving))
+        Ok(Served { services, serving, bundle })
+    }
+
+    /// What is done for the cluster, where there is one.
+    async fn duties(
+        &mut self,
+        bundle: watch::Receiver<TrustBundle>,
+        tls: Current,
+        webhooks: Option<TcpListener>,
+    ) -> anyhow::Result<Option<Running>> {
+        let (Some(client), Some(kubernetes)) = (&self.client, &self.config.kubernetes) else { return Ok(None) };
+        let socket = match webhooks {
+            Some(socket) => {
+                let address = socket.local_addr().context("asking for the bound address")?;
+                Some((tokio::net::TcpListener::from_std(socket).context("handing a socket to the runtime")?, address))
+            }
+            None => None,
+        };
+        let duties = Duties {
+            client: client.clone(),
+            owner: Owner::new(&self.config.namespace, kubernetes.revision.as_str()),
+            replica: kubernetes.pod_name.to_string(),
+            bundle,
+            tls,
+            controller: self.metrics.controller.clone(),
+            webhook: self.metrics.webhook.clone(),
+            injects: self.config.injects,
+        };
+        Ok(Some(duties.start(socket, &mut self.tasks, &self.drain).await))
     }
 
     fn port(&mut self, socket: TcpListener, tls: Option<Current>, services: Services) -> anyhow::Result<()> {
@@ -300,10 +357,14 @@ impl Sockets {
         let grpc = config.grpc.map(|address| open(address, "--grpc-addr")).transpose()?;
         let secure = config.secure_grpc.map(|address| open(address, "--secure-grpc-addr")).transpose()?;
         let (monitoring, at) = open(config.monitoring, "--monitoring-addr")?;
+        let webhooks = config.webhooks.map(|address| open(address, "--https-addr")).transpose()?;
+        let readiness = config.readiness.map(|address| open(address, "--http-addr")).transpose()?;
         let address = |socket: &Option<(TcpListener, SocketAddr)>| socket.as_ref().map(|(_, address)| *address);
         let addresses = Addresses { grpc: address(&grpc), secure_grpc: address(&secure), monitoring: at };
         let socket = |socket: Option<(TcpListener, SocketAddr)>| socket.map(|(socket, _)| socket);
-        Ok(Self { grpc: socket(grpc), secure_grpc: socket(secure), monitoring, addresses })
+        let (grpc, secure_grpc) = (socket(grpc), socket(secure));
+        let (webhooks, readiness) = (socket(webhooks), socket(readiness));
+        Ok(Self { grpc, secure_grpc, monitoring, webhooks, readiness, addresses })
     }
 }
 
@@ -312,10 +373,11 @@ impl AllMetrics {
         let mut metrics = Metrics::new();
         let (push, server, ca) = (metrics.register()?, metrics.register()?, metrics.register()?);
         let (review, watch) = (metrics.register()?, metrics.register()?);
+        let (controller, webhook) = (metrics.register()?, metrics.register()?);
         let info: InfoMetrics = metrics.register()?;
         info.info.get_or_create(&ByVersion { version: env!("CARGO_PKG_VERSION").to_owned() }).set(1);
         process::register(&mut metrics)?;
-        Ok(Self { registry: metrics.share(), push, server, ca, review, watch })
+        Ok(Self { registry: metrics.share(), push, server, ca, review, controller, webhook, watch })
     }
 }
 
@@ -338,13 +400,34 @@ fn open_sources(
         sources.push(Box::new(source));
     }
     if let (Some(client), Some(kubernetes)) = (client, &config.kubernetes) {
-        let (cluster, namespace) = (config.cluster.clone(), &config.namespace);
-        sources.push(Box::new(KubeSource::new(client.clone(), kubernetes, cluster, namespace, metrics.clone())));
+        let viewer = Viewer {
+            cluster: config.cluster.clone(),
+            revision: kubernetes.revision.clone(),
+            config: config.mesh_config(),
+        };
+        sources.push(Box::new(KubeSource::new(client.clone(), viewer, metrics.clone())));
     }
     if sources.is_empty() {
         bail!("there is no source of configuration: give --config-dir, --kubernetes or both");
     }
     Ok(sources)
+}
+
+/// Ready is who serves proxies and whose webhooks answer.
+async fn follow_webhooks(mut well: watch::Receiver<bool>, ready: Arc<watch::Sender<bool>>, mut drain: drain::Watcher) {
+    loop {
+        let is_well = *well.borrow_and_update();
+        if drain.phase() == drain::Phase::Running {
+            ready.send_replace(is_well);
+        }
+        tokio::select! {
+            () = drain.graceful() => return,
+            changed = well.changed() => if changed.is_err() {
+                // Where there are no webhooks, the last word counts.
+                return;
+            },
+        }
+    }
 }
 
 async fn first_snapshot(mut published: watch::Receiver<Option<Published>>) -> anyhow::Result<Published> {

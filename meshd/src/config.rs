@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh_api::identity::TrustDomain;
-use mesh_api::ids::{ClusterId, Revision};
+use mesh_api::ids::{ClusterId, Name, Namespace, Revision};
 use mesh_api::text::Str;
 use mesh_ca::issue::Lifetimes;
 use mesh_ca::selfsigned::DEFAULT_ROOT_TTL;
 use meshd_core::debounce::DebounceConfig;
+use meshd_core::world::MeshConfigPlace;
 
 /// The settings of a control plane.
 #[derive(Clone, Debug)]
@@ -27,6 +28,12 @@ pub struct Config {
     pub secure_grpc: Option<SocketAddr>,
     /// Address of metrics, readiness and debug pages.
     pub monitoring: SocketAddr,
+    /// Address of the webhooks, which take a cluster; `None` is no such port.
+    pub webhooks: Option<SocketAddr>,
+    /// Address of readiness alone, as kubelets ask for it; `None` is no such port.
+    pub readiness: Option<SocketAddr>,
+    /// Whether the webhooks inject pods.
+    pub injects: bool,
     /// Whether the plaintext port may be on an address that other machines reach.
     pub allow_plaintext: bool,
     /// Trust domain, which the mesh configuration must then name too; `None` takes that of the mesh configuration.
@@ -99,6 +106,9 @@ impl Config {
             grpc: Some(any_port),
             secure_grpc: Some(any_port),
             monitoring: any_port,
+            webhooks: None,
+            readiness: None,
+            injects: true,
             allow_plaintext: false,
             trust_domain: None,
             cluster: ClusterId::from("Kubernetes"),
@@ -116,6 +126,18 @@ impl Config {
         }
     }
 
+    /// Where the mesh configuration is.
+    #[must_use]
+    pub fn mesh_config(&self) -> MeshConfigPlace {
+        match &self.kubernetes {
+            Some(kubernetes) => MeshConfigPlace {
+                namespace: Namespace::from(&self.namespace),
+                name: Name::from(kubernetes.name_of(mesh_api::names::MESH_CONFIG_MAP)),
+            },
+            None => MeshConfigPlace::default(),
+        }
+    }
+
     /// All names of the TLS port: those that Istio's agents ask for, our own, and those that were set.
     #[must_use]
     pub fn serving_names(&self) -> Vec<String> {
@@ -129,6 +151,16 @@ impl Config {
             "meshd".to_owned(),
             "localhost".to_owned(),
         ];
+        if let Some(kubernetes) = &self.kubernetes
+            && kubernetes.revision.as_str() != DEFAULT_REVISION
+        {
+            let service = kubernetes.name_of("istiod");
+            names.extend([
+                format!("{service}.{namespace}.svc"),
+                format!("{service}.{namespace}.svc.{domain}"),
+                service,
+            ]);
+        }
         for name in &self.dns_names {
             if !names.contains(name) {
                 names.push(name.clone());

@@ -10,7 +10,7 @@ use mesh_api_rt::drain::Watcher;
 use meshd_core::debounce::{Debounce, DebounceConfig, Due, Urgency};
 use meshd_core::rollout::ChangeId;
 use meshd_core::snapshot::Snapshot;
-use meshd_core::world::{Change, ChangeSet, World};
+use meshd_core::world::{Change, ChangeSet, MeshConfigPlace, World};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
@@ -84,6 +84,12 @@ impl Hub {
             published,
         };
         (hub, receiver)
+    }
+
+    /// The same, with the mesh configuration in another place than that of the default revision.
+    pub(crate) fn with_mesh_config(mut self, place: MeshConfigPlace) -> Self {
+        self.world.mesh_config = place;
+        self
     }
 
     /// Works until the drain begins or every source has ended.

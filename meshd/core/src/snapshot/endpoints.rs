@@ -8,6 +8,7 @@ use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
 use mesh_api::ids::{Name, Namespace, ObjectKey};
 use mesh_api::labels::Labels;
+use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::{Address, EndpointTls, Health, Locality, WorkloadRef};
 
 use super::services::Service;
@@ -70,6 +71,8 @@ pub struct Instance {
     pub address: Address,
     /// Name of its pod or workload entry; empty when unknown.
     pub pod: Name,
+    /// The name that it has below that of its service; empty when it has none.
+    pub hostname: Str,
     /// Labels of its workload; subsets select by them.
     pub labels: Labels,
     /// What the registry says.

@@ -263,6 +263,9 @@ impl Snapshot {
             namespaces.extend(self.endpoints.namespaces.keys().cloned());
             namespaces.extend(self.services.by_age.iter().map(|service| service.namespace.clone()));
         }
+        if step.touches(Kind::Node) {
+            namespaces.extend(step.world.pods.namespaces().cloned());
+        }
         if namespaces.is_empty() {
             return;
         }

@@ -4,9 +4,11 @@
 //! on the objects that are there, never on the order in which they came.
 
 mod change;
+mod place;
 mod table;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mesh_api::crd::core::config_map::ConfigMap;
 use mesh_api::crd::core::endpoint_slice::EndpointSlice;
@@ -29,10 +31,12 @@ use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, ObjectKey};
 use mesh_api::kinds::{AnyObject, Kind};
 use mesh_api::mesh_config::MeshConfig;
-use mesh_api::names::{MESH_CONFIG_KEY, MESH_CONFIG_MAP, ROOT_NAMESPACE};
+use mesh_api::names::MESH_CONFIG_KEY;
+use mesh_api::object::Object;
 use mesh_api::text::Str;
 
 pub use change::{Change, ChangeSet};
+pub use place::MeshConfigPlace;
 pub use table::{InNamespace, Table};
 
 macro_rules! world {
@@ -41,6 +45,8 @@ macro_rules! world {
         #[derive(Clone, Debug, Default)]
         pub struct World {
             $( $(#[$doc])* pub $field: Table<$kind>, )*
+            /// Where the mesh configuration is.
+            pub mesh_config: MeshConfigPlace,
             findings: BTreeMap<Str, Vec<Finding>>,
         }
 
@@ -150,17 +156,24 @@ impl World {
         changes
     }
 
+    /// The ConfigMap with the mesh configuration, if it is there.
+    #[must_use]
+    pub fn mesh_config_map(&self) -> Option<&Arc<Object<ConfigMap>>> {
+        self.config_maps.get(&self.mesh_config.namespace, &self.mesh_config.name)
+    }
+
     /// Whether an object may take the place of the one before. A mesh configuration that does not parse may not: with the
     /// defaults in its stead, destinations that it refused would be open. It is reported instead, and the old one holds.
     fn admit(&mut self, key: &ObjectKey, object: &AnyObject) -> bool {
         let AnyObject::ConfigMap(map) = object else { return true };
-        if (map.meta.namespace.as_str(), map.meta.name.as_str()) != (ROOT_NAMESPACE, MESH_CONFIG_MAP) {
+        let MeshConfigPlace { namespace, name } = &self.mesh_config;
+        if (&map.meta.namespace, &map.meta.name) != (namespace, name) {
             return true;
         }
         let origin = Str::from(key.to_string());
         let parses = |map: &ConfigMap| map.data.get(MESH_CONFIG_KEY).map(|text| MeshConfig::parse(text).map(|_| ()));
         match parses(&map.spec) {
-            Some(Err(error)) if self.config_maps.get(ROOT_NAMESPACE, MESH_CONFIG_MAP).is_some() => {
+            Some(Err(error)) if self.mesh_config_map().is_some() => {
                 let finding = error.to_finding().on(key.clone()).hint("the configuration before it holds");
                 self.findings.insert(origin, vec![finding]);
                 false
@@ -180,10 +193,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use mesh_api::meta::Meta;
-    use mesh_api::object::Object;
 
     use super::*;
 

@@ -68,6 +68,12 @@ impl<S: Spec> Table<S> {
         self.namespaces.values().flat_map(BTreeMap::values)
     }
 
+    /// The object of a cluster, namespace and name.
+    #[must_use]
+    pub fn of(&self, cluster: &ClusterId, namespace: &str, name: &str) -> Option<&Arc<Object<S>>> {
+        self.namespaces.get(namespace)?.get(&(Name::from(name), cluster.clone()))
+    }
+
     /// The object of a namespace and name, of the first cluster that has it.
     #[must_use]
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Object<S>>> {

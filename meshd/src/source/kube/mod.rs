@@ -17,22 +17,20 @@ use std::time::{Duration, Instant};
 use ::kube::Client;
 use mesh_api::access::Reach;
 use mesh_api::finding::Finding;
-use mesh_api::ids::{ClusterId, Name, Namespace};
 use mesh_api::kinds::Kind;
-use mesh_api::names::MESH_CONFIG_MAP;
 use mesh_api::text::Str;
 use mesh_api_rt::drain::Watcher;
-use meshd_core::world::Change;
+use meshd_core::world::{Change, MeshConfigPlace};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 
 use self::api::{Api, Wanted};
-use self::store::{Store, Viewer};
+use self::store::Store;
+pub(crate) use self::store::Viewer;
 use self::watch::{Told, Watch};
 use super::{Event, Running, Source};
-use crate::config::KubernetesConfig;
 use crate::metrics::{ByKind, WatchMetrics};
 
 /// What watches may be ahead.
@@ -49,21 +47,13 @@ pub(crate) struct KubeSource {
 }
 
 impl KubeSource {
-    /// The source of a cluster; `namespace` is that of the control plane.
-    pub(crate) fn new(
-        client: Client,
-        config: &KubernetesConfig,
-        cluster: ClusterId,
-        namespace: &str,
-        metrics: WatchMetrics,
-    ) -> Self {
-        let config_map = (Namespace::from(namespace), Name::from(config.name_of(MESH_CONFIG_MAP)));
-        let viewer = Viewer { cluster, revision: config.revision.clone(), config: config_map };
+    /// The source of a cluster.
+    pub(crate) fn new(client: Client, viewer: Viewer, metrics: WatchMetrics) -> Self {
         Self { client, viewer, metrics, kinds: Kind::ALL.to_vec() }
     }
 
     fn wanted(&self, kind: Kind) -> Wanted {
-        let (namespace, name) = &self.viewer.config;
+        let MeshConfigPlace { namespace, name } = &self.viewer.config;
         match kind.reach() {
             Reach::Cluster => Wanted { kind, namespace: None, fields: door::field_selector(kind) },
             Reach::ControlPlane => {

@@ -14,7 +14,7 @@ use mesh_api::meta::Meta;
 use mesh_api::names::{MESH_CONFIG_KEY, REVISION_LABEL};
 use mesh_api::parse::{Received, Refused};
 use mesh_api::text::Str;
-use meshd_core::world::Change;
+use meshd_core::world::{Change, MeshConfigPlace};
 
 use super::door;
 use super::stand_in::stand_in;
@@ -32,13 +32,13 @@ pub(super) enum Seen {
 
 /// Who sees.
 #[derive(Clone, Debug)]
-pub(super) struct Viewer {
+pub(crate) struct Viewer {
     /// The cluster.
-    pub(super) cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
     /// The revision of this control plane.
-    pub(super) revision: Revision,
-    /// Namespace and name of the ConfigMap with the mesh configuration.
-    pub(super) config: (Namespace, Name),
+    pub(crate) revision: Revision,
+    /// Where the mesh configuration is.
+    pub(crate) config: MeshConfigPlace,
 }
 
 /// All objects of a cluster.
@@ -171,7 +171,7 @@ impl Store {
             let namespace = Namespace::from(id.1.as_str());
             self.show_again(Some(&namespace), changes);
         }
-        if kind == Kind::ConfigMap && *id == self.viewer.config {
+        if kind == Kind::ConfigMap && *id == self.config_id() {
             let Some(selectors) = self.configured_selectors() else { return };
             if selectors != self.selectors {
                 self.selectors = selectors;
@@ -192,7 +192,7 @@ impl Store {
     /// The selectors of the mesh configuration. `None` when it cannot be read or is wrong: then those before stay, as the
     /// rest of the configuration does.
     fn configured_selectors(&self) -> Option<Vec<LabelSelector>> {
-        let entry = self.kinds.get(&Kind::ConfigMap).and_then(|entries| entries.get(&self.viewer.config));
+        let entry = self.kinds.get(&Kind::ConfigMap).and_then(|entries| entries.get(&self.config_id()));
         let Some(AnyObject::ConfigMap(map)) = entry.and_then(|entry| entry.object.as_ref()) else {
             return Some(Vec::new());
         };
@@ -219,6 +219,11 @@ impl Store {
         }
         let wanted = meta.labels.get(REVISION_LABEL).map(Str::as_str).unwrap_or_default();
         wanted.is_empty() || wanted == self.viewer.revision.as_str()
+    }
+
+    fn config_id(&self) -> (Namespace, Name) {
+        let MeshConfigPlace { namespace, name } = &self.viewer.config;
+        (namespace.clone(), name.clone())
     }
 
     fn key(&self, kind: Kind, id: &(Namespace, Name)) -> ObjectKey {

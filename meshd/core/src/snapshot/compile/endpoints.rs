@@ -75,14 +75,14 @@ pub(crate) fn endpoints<'a>(
         }
         let id = (service.key.clone(), service.host.clone());
         let old = prev.and_then(|prev| prev.services.get(&id));
-        all.insert(id, into.into_endpoints(old));
+        all.insert(id, into.into_endpoints(service, old));
     }
     let served = served.into_iter().map(|(ip, ports)| (ip, ports.into_iter().collect())).collect();
     NamespaceEndpoints { services: all, served, findings }
 }
 
 impl Collected {
-    fn into_endpoints(self, old: Option<&Arc<ServiceEndpoints>>) -> Arc<ServiceEndpoints> {
+    fn into_endpoints(self, service: &Service, old: Option<&Arc<ServiceEndpoints>>) -> Arc<ServiceEndpoints> {
         // Equal parts keep their addresses one by one: the endpoints of a port survive a change of another port, the
         // accounts survive a change of addresses.
         let ports = self.ports.into_iter().map(|(port, instances)| {
@@ -90,6 +90,7 @@ impl Collected {
             let mut instances: Vec<Instance> = instances.into_iter().collect();
             instances.sort_by(|a, b| (&a.address, a.health, a).cmp(&(&b.address, b.health, b)));
             instances.dedup_by(|later, first| later.address == first.address);
+            once_per_pod(service, &mut instances);
             let instances: Arc<[Instance]> = instances.into();
             let same =
                 old.and_then(|old| old.ports.iter().find(|(number, known)| *number == port && *known == instances));
@@ -116,8 +117,12 @@ impl Collected {
 impl<'a> Workloads<'a> {
     fn of(world: &'a World, namespace: &Namespace) -> Self {
         let pods = world.pods.in_namespace(namespace).into_iter().flatten();
-        let pods =
-            pods.map(|((name, cluster), object)| ((name.as_str(), cluster), workload::pod(object, cluster))).collect();
+        let pods = pods.map(|((name, cluster), object)| {
+            let node = object.spec.node_name.as_str();
+            let node = world.nodes.of(cluster, "", node).map(|node| &node.meta.labels);
+            ((name.as_str(), cluster), workload::pod(object, cluster, node))
+        });
+        let pods = pods.collect();
         let entries = world.workload_entries.in_namespace(namespace).into_iter().flatten();
         let entries = entries
             .map(|((name, cluster), object)| Entry {
@@ -197,6 +202,7 @@ impl<'a> Workloads<'a> {
                 locality.zone = endpoint.zone.clone();
             }
             let mut instance = instance(Address::Socket(SocketAddr::new(ip, target)), &facts, 1, locality);
+            instance.hostname = endpoint.hostname.clone();
             instance.health = if ready { InstanceHealth::Ready } else { InstanceHealth::NotReady };
             into.add(port.number, instance, &facts, &service.namespace);
         }
@@ -237,6 +243,18 @@ impl<'a> Workloads<'a> {
     }
 }
 
+/// Of a pod that a dual-stack service has twice, keeps the address of the service's first family: it is one endpoint, and
+/// would get twice its share. Clients of a headless service choose the address themselves.
+fn once_per_pod(service: &Service, instances: &mut Vec<Instance>) {
+    let Some(first) = service.addresses.first() else { return };
+    let is_first = |instance: &Instance| instance.ip().is_some_and(|ip| ip.is_ipv4() == first.address.is_ipv4());
+    if instances.iter().all(is_first) {
+        return;
+    }
+    let there: BTreeSet<Name> = instances.iter().filter(|i| is_first(i)).map(|i| i.pod.clone()).collect();
+    instances.retain(|instance| instance.pod.is_empty() || is_first(instance) || !there.contains(&instance.pod));
+}
+
 fn entry_endpoints(service: &Service, entry: &Entry<'_>, into: &mut Collected, findings: &mut Vec<Finding>) {
     let Entry { spec, facts, key, path } = entry;
     for port in service.ports.iter() {
@@ -273,6 +291,7 @@ fn instance(address: Address, facts: &Facts, weight: u32, locality: Locality) ->
     Instance {
         address,
         pod: facts.name.clone(),
+        hostname: Str::empty(),
         labels: facts.labels.clone(),
         health: InstanceHealth::Ready,
         mesh_tls: facts.mesh_tls,

@@ -62,10 +62,10 @@ const JSON_FORMAT: &[(&str, &str)] = &[
     ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
 ];
 
-/// The mesh configuration of a world: the ConfigMap `istio` of the root namespace, else the defaults. One that does not parse
+/// The mesh configuration of a world: its ConfigMap, else the defaults. One that does not parse
 /// is a finding, and the defaults hold; the world does not let it take the place of one that does.
 pub(crate) fn mesh(world: &World) -> (Mesh, Vec<Finding>) {
-    let Some(object) = world.config_maps.get(ROOT_NAMESPACE, MESH_CONFIG_MAP) else {
+    let Some(object) = world.mesh_config_map() else {
         return (Mesh::default(), vec![]);
     };
     let key = object.meta.key(Kind::ConfigMap);

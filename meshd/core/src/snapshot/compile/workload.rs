@@ -23,6 +23,12 @@ const SIDECAR_STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
 const TOPOLOGY_LOCALITY_LABEL: &str = "topology.istio.io/locality";
 /// Hash in the names of a Deployment's pods.
 const POD_TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+/// Region of a node, in its present form and its old one.
+const REGION_LABELS: [&str; 2] = ["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"];
+/// Zone of a node, likewise.
+const ZONE_LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
+/// Part of a zone, which only Istio knows.
+const SUBZONE_LABEL: &str = "topology.istio.io/subzone";
 /// Set by StatefulSets.
 const STATEFUL_SET_POD_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
@@ -49,8 +55,8 @@ pub(crate) struct Facts {
     pub(crate) running: bool,
 }
 
-/// Facts of a pod.
-pub(crate) fn pod(object: &Object<Pod>, cluster: &ClusterId) -> Facts {
+/// Facts of a pod; `node` are the labels of the node it is on.
+pub(crate) fn pod(object: &Object<Pod>, cluster: &ClusterId, node: Option<&Labels>) -> Facts {
     let labels = object.meta.labels.clone();
     let tls_mode = labels.get(TLS_MODE_LABEL).map(Str::as_str);
     let injected = object.meta.annotations.contains_key(SIDECAR_STATUS_ANNOTATION);
@@ -61,7 +67,7 @@ pub(crate) fn pod(object: &Object<Pod>, cluster: &ClusterId) -> Facts {
     Facts {
         account: Name::from(object.spec.service_account()),
         mesh_tls: tls_mode == Some("istio") || (tls_mode.is_none() && injected),
-        locality: locality(&labels).unwrap_or_default(),
+        locality: locality(&labels).or_else(|| node.map(node_locality)).unwrap_or_default(),
         workload: workload(name, &object.meta.namespace, &labels, cluster),
         ports: named.filter_map(|port| Some((port.name.clone(), u16::try_from(port.container_port).ok()?))).collect(),
         ips: ips.filter_map(|ip| ip.parse().ok()).collect(),
@@ -134,6 +140,16 @@ fn locality(labels: &Labels) -> Option<Locality> {
     Some(parse_locality(text, if text.contains('/') { '/' } else { '.' }))
 }
 
+/// Where a node is, as its provider labels it.
+fn node_locality(labels: &Labels) -> Locality {
+    let first = |keys: [&str; 2]| keys.into_iter().find_map(|key| labels.get(key).cloned()).unwrap_or_default();
+    Locality {
+        region: first(REGION_LABELS),
+        zone: first(ZONE_LABELS),
+        subzone: labels.get(SUBZONE_LABEL).cloned().unwrap_or_default(),
+    }
+}
+
 /// `region/zone/subzone`, with what is missing left empty.
 pub(crate) fn parse_locality(text: &str, separator: char) -> Locality {
     let mut parts = text.splitn(3, separator).map(Str::from);
@@ -157,7 +173,7 @@ mod tests {
     #[test]
     fn mesh_tls_follows_the_label_then_the_sidecar() {
         let check = |labels: &[(&str, &str)], annotations: &[(&str, &str)], expect: bool| {
-            assert_eq!(pod(&mk_pod("a", labels, annotations), &ClusterId::default()).mesh_tls, expect);
+            assert_eq!(pod(&mk_pod("a", labels, annotations), &ClusterId::default(), None).mesh_tls, expect);
         };
         check(&[], &[], false);
         check(&[(TLS_MODE_LABEL, "istio")], &[], true);
@@ -168,7 +184,7 @@ mod tests {
     #[test]
     fn a_pod_is_named_after_what_made_it() {
         let check = |name: &str, labels: &[(&str, &str)], expect: &str| {
-            assert_eq!(pod(&mk_pod(name, labels, &[]), &ClusterId::default()).workload.name, expect);
+            assert_eq!(pod(&mk_pod(name, labels, &[]), &ClusterId::default(), None).workload.name, expect);
         };
         check("web-5d4f8-abcde", &[(POD_TEMPLATE_HASH_LABEL, "5d4f8")], "web");
         check("db-0", &[(STATEFUL_SET_POD_LABEL, "db-0")], "db");
@@ -179,8 +195,11 @@ mod tests {
     #[test]
     fn localities_are_read_from_labels_and_entries() {
         let expect = Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() };
-        let pod_facts = pod(&mk_pod("a", &[(LOCALITY_LABEL, "r.z.s")], &[]), &ClusterId::default());
-        assert_eq!(pod_facts.locality, expect);
+        let node = Labels::from([("topology.kubernetes.io/region", "r2"), (ZONE_LABELS[1], "z2")]);
+        let placed =
+            |labels: &[(&str, &str)]| pod(&mk_pod("a", labels, &[]), &ClusterId::default(), Some(&node)).locality;
+        assert_eq!(placed(&[(LOCALITY_LABEL, "r.z.s")]), expect);
+        assert_eq!(placed(&[]), Locality { region: "r2".into(), zone: "z2".into(), subzone: Str::empty() });
         let spec = WorkloadEntry { locality: "r/z".into(), ..WorkloadEntry::default() };
         let facts = entry(&spec, &Name::from("a"), &Namespace::from("b"), &Labels::default(), &ClusterId::default());
         assert_eq!(facts.locality, Locality { subzone: Str::empty(), ..expect });
