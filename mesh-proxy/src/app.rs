@@ -1,5 +1,6 @@
 //! The composition root of `mesh-proxy proxy`: builds the parts, starts the threads, ends them in order.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 
 use crate::admin;
 use crate::agent::log_levels;
+use crate::agent::probe::{ProbeSettings, Probers};
+use crate::agent::scrape::Targets;
 use crate::agent::shutdown::{Action, CHECK, Ending, Event};
 use crate::args::ProxyArgs;
 use crate::bootstrap::{self, Bootstrap, ProcessEnv};
@@ -66,6 +69,8 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
         hub: hub.clone(),
         logs,
         stop,
+        probers: probers(&bootstrap)?,
+        targets: targets(&bootstrap)?,
     };
     let _admin = admin::start(context, &mut table).context("starting the admin interface")?;
     tracing::info!(
@@ -93,6 +98,29 @@ fn shared(bootstrap: &Bootstrap) -> Shared {
         drain: watch::Sender::new(DrainPhase::Running),
         early: bootstrap.early_listeners(),
     }
+}
+
+fn probers(bootstrap: &Bootstrap) -> anyhow::Result<Probers> {
+    let application = &bootstrap.application;
+    let address = bootstrap.node.address;
+    let localhost: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let settings = ProbeSettings {
+        destination: if application.probe_localhost { localhost } else { address },
+        status_port: bootstrap.status_port,
+        http2: application.probe_http2,
+        socket_mark: bootstrap.socket_mark,
+    };
+    Probers::parse(application.probers.as_deref(), settings).context("reading ISTIO_KUBE_APP_PROBERS")
+}
+
+/// A gateway's status port may be reached from outside: there only the proxy shows its metrics.
+fn targets(bootstrap: &Bootstrap) -> anyhow::Result<Targets> {
+    if bootstrap.is_gateway() {
+        return Ok(Targets::default());
+    }
+    let application = &bootstrap.application;
+    Targets::parse(application.metrics.as_deref(), application.scrape_targets.as_deref(), bootstrap.status_port)
+        .context("reading where the application's metrics are")
 }
 
 fn start_workers(

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use http::Method;
 use mesh_api_rt::admin::{AdminServer, Router};
 use mesh_api_rt::listen::{ListenError, ListenerTable};
 use mesh_api_rt::metrics::{DuplicateMetric, Metrics, process};
@@ -26,6 +27,8 @@ use mesh_api_rt::telemetry::LogHandle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::agent::probe::{self, Probers};
+use crate::agent::scrape::{Merged, Targets};
 use crate::agent::shutdown::Event;
 use crate::bootstrap::Bootstrap;
 use crate::telemetry::Hub;
@@ -44,6 +47,10 @@ pub struct AdminContext {
     pub logs: LogHandle,
     /// Where a request to drain or to end goes.
     pub stop: mpsc::Sender<Event>,
+    /// Probes of the application.
+    pub probers: Probers,
+    /// Where the application's metrics are.
+    pub targets: Targets,
 }
 
 /// Why the interface did not start.
@@ -71,6 +78,7 @@ pub enum AdminError {
 struct Admin {
     context: AdminContext,
     metrics: Arc<Metrics>,
+    merged: Merged,
     started: Instant,
     started_at: SystemTime,
     /// `/healthcheck/fail` was asked for.
@@ -109,13 +117,11 @@ impl Admin {
         context.hub.register(&mut metrics)?;
         let started = Instant::now();
         state::register(&mut metrics, &context.shared, &context.hub, context.bootstrap.workers, started)?;
-        Ok(Self {
-            context,
-            metrics: metrics.share(),
-            started,
-            started_at: SystemTime::now(),
-            failing: AtomicBool::new(false),
-        })
+        let counters = metrics.register()?;
+        let metrics = metrics.share();
+        let local_only = context.bootstrap.application.metrics_local_only;
+        let merged = Merged::new(Arc::clone(&metrics), counters, context.targets.clone(), local_only);
+        Ok(Self { context, metrics, merged, started, started_at: SystemTime::now(), failing: AtomicBool::new(false) })
     }
 
     /// Port 15000, on loopback.
@@ -134,9 +140,23 @@ impl Admin {
 
     /// Port 15020: what Istio's agent serves.
     fn status_pages(self: &Arc<Self>) -> Router {
-        let router = Router::new()
-            .with_metrics("/stats/prometheus", Arc::clone(&self.metrics))
-            .with_metrics("/metrics", Arc::clone(&self.metrics));
+        let mut router = Router::new();
+        for path in ["/stats/prometheus", "/metrics"] {
+            let admin = Arc::clone(self);
+            router = router.route_async(Method::GET, path, "Metrics of proxy and application", move |request| {
+                let admin = Arc::clone(&admin);
+                async move { admin.merged.answer(&request).await }
+            });
+        }
+        for (prefix, doc) in
+            [(probe::HEALTH_PREFIX, "Probes of the application"), (probe::LIFECYCLE_PREFIX, "Hooks of the application")]
+        {
+            let admin = Arc::clone(self);
+            router = router.prefix_async(Method::GET, prefix, doc, move |request| {
+                let admin = Arc::clone(&admin);
+                async move { admin.context.probers.answer(&request).await }
+            });
+        }
         let router = drain::agent_pages(router, self);
         ready::page(router, "/healthz/ready", self)
     }

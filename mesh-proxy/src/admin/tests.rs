@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::*;
+use crate::agent::probe::ProbeSettings;
 use crate::bootstrap::{Application, DrainSettings};
 use crate::config::store::Store;
 use crate::telemetry::access_log::Sinks;
@@ -81,7 +82,14 @@ fn mk_context() -> (AdminContext, mpsc::Receiver<Event>) {
     let hub = Hub::new(&bootstrap.node, identity, Sinks::start().unwrap());
     let (_, logs) = build(LogFormat::Text, "info".parse().unwrap(), std::io::sink);
     let (stop, stop_asked) = mpsc::channel(2);
-    (AdminContext { bootstrap, shared, hub, logs, stop }, stop_asked)
+    let settings = ProbeSettings {
+        destination: bootstrap.node.address,
+        status_port: bootstrap.status_port,
+        http2: true,
+        socket_mark: None,
+    };
+    let probers = Probers::parse(None, settings).unwrap();
+    (AdminContext { bootstrap, shared, hub, logs, stop, probers, targets: Targets::default() }, stop_asked)
 }
 
 impl Proxy {

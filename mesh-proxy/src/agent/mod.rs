@@ -5,4 +5,6 @@ pub mod client;
 pub mod commands;
 pub mod log_levels;
 pub mod pod;
+pub mod probe;
+pub mod scrape;
 pub mod shutdown;
