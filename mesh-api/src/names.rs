@@ -80,6 +80,8 @@ names! {
         TLS_MODE_LABEL = "security.istio.io/tlsMode";
         /// The control plane revision that reads an object or injects a pod.
         REVISION_LABEL = "istio.io/rev";
+        /// Who looks after an object; ours say [`MANAGED_BY`], and objects of others are left alone.
+        MANAGED_BY_LABEL = "app.kubernetes.io/managed-by";
         /// The network a workload or namespace is in.
         NETWORK_LABEL = "topology.istio.io/network";
         /// The cluster a workload is in.
@@ -194,6 +196,10 @@ names! {
         XDS_TLS_PORT = 15012;
         /// Control plane: metrics, version and debug pages.
         MONITORING_PORT = 15014;
+        /// Control plane: webhooks.
+        WEBHOOK_PORT = 15017;
+        /// Control plane: readiness for kubelets.
+        MESHD_READINESS_PORT = 8080;
         /// Proxy: merged metrics and health.
         STATUS_PORT = 15020;
         /// Proxy: readiness.
@@ -214,8 +220,16 @@ names! {
         MESH_CONFIG_MAP = "istio";
         /// The key of the mesh configuration in its ConfigMap.
         MESH_CONFIG_KEY = "mesh";
+        /// The value of `app.kubernetes.io/managed-by` on objects that the control plane makes.
+        MANAGED_BY = "lateen";
         /// The Secret of a plugged-in CA.
         CACERTS_SECRET = "cacerts";
+        /// The Secret of the self-signed CA.
+        SELF_SIGNED_CA_SECRET = "istio-ca-secret";
+        /// The ConfigMap with the mesh's roots, in every namespace of the mesh.
+        CA_ROOT_CONFIG_MAP = "istio-ca-root-cert";
+        /// The key of the roots in that ConfigMap.
+        CA_ROOT_KEY = "root-cert.pem";
         /// Cluster of unknown outbound destinations that are let through.
         PASSTHROUGH_CLUSTER = "PassthroughCluster";
         /// Cluster of unknown inbound ports that are let through.

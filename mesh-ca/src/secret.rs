@@ -229,8 +229,8 @@ mod tests {
         let mut seen = Vec::new();
         for number in (790..1100).step_by(3) {
             let held = open_at(&entries, day(number));
-            assert!(overlaps(&first, &held.authority) || seen.contains(&Change::Retired), "day {number}");
             seen.extend(held.changes);
+            assert!(overlaps(&first, &held.authority) || seen.contains(&Change::Retired), "day {number}");
             if let Some(write) = held.write {
                 entries = write.0;
             }

@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use mesh_api::identity::{SpiffeId, TrustDomain};
+use mesh_api_rt::backoff::Backoff;
 use mesh_api_rt::drain::Watcher;
 use mesh_ca::authority::{Authority as _, LocalAuthority};
+use mesh_ca::bundle::TrustBundle;
 use mesh_ca::caller::Grant;
 use mesh_ca::client::{CertificateRequest, Credential, CredentialError, RequestError};
 use mesh_ca::csr::{CsrError, ValidCsr};
@@ -19,14 +21,21 @@ use mesh_ca::rotation::{RenewalPolicy, next_renewal};
 use mesh_ca::selfsigned::{Options, SelfSigned, SelfSignedError};
 use mesh_ca::store::file::FileStore;
 use mesh_ca::time::to_unix;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::cluster::{ClusterCa, ClusterError};
 use crate::metrics::CaMetrics;
-use crate::xds::tls::{Current, TlsError, server_config};
+use crate::xds::tls::{Current, TlsError, server_config, webhook_config};
 
 /// Longest time between two looks at the authority. Istio looks at plugged-in files when they change and at its own root every
 /// hour; a minute does for both.
 const LOOK: Duration = Duration::from_secs(60);
+/// The same for Secrets of a cluster; the kubelet takes about a minute to bring a changed one to a pod.
+const LOOK_AT_SECRETS: Duration = Duration::from_secs(15);
+/// First pause, and tries, of reading the Secrets at the start: about a minute together.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const FIRST_TRIES: usize = 10;
 /// Lifetime of the serving certificate: renewed without anybody's help, so it need not be long.
 const SERVING_TTL: Duration = Duration::from_secs(24 * 3600);
 
@@ -47,6 +56,24 @@ pub(crate) struct CaOptions {
     pub(crate) dns_names: Vec<String>,
 }
 
+/// The TLS configurations with our own certificate.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Serving {
+    /// For proxies, which show certificates.
+    pub(crate) proxies: Current,
+    /// For the API server, which shows none.
+    pub(crate) webhooks: Current,
+}
+
+impl CaOptions {
+    fn self_signed(&self) -> Options {
+        let mut options = Options::new(self.domain.clone());
+        options.lifetimes = self.lifetimes;
+        options.root_ttl = self.root_ttl;
+        options
+    }
+}
+
 /// Why there is no authority, or no certificate of our own.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
@@ -62,6 +89,9 @@ pub(crate) enum RootsError {
         #[source]
         source: Box<PluggedError>,
     },
+    /// The one in the cluster's Secrets.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// No request of our own.
     #[error("a request for the serving certificate could not be made")]
     Request(#[source] RequestError),
@@ -79,8 +109,17 @@ pub(crate) enum RootsError {
     Tls(#[source] TlsError),
 }
 
+/// Where an authority is kept.
+pub(crate) enum Keep {
+    /// In the state folder.
+    Files(Arc<FileStore>),
+    /// In Secrets of the cluster.
+    Cluster(Box<ClusterCa>),
+}
+
 enum Kind {
-    SelfSigned(Box<SelfSigned>),
+    SelfSigned { ca: Box<SelfSigned>, store: Arc<FileStore> },
+    Cluster(Box<ClusterCa>),
     Plugged { folder: PathBuf, seen: Option<CaCertsStamp> },
 }
 
@@ -90,10 +129,10 @@ type CaCertsStamp = Vec<(PathBuf, SystemTime, u64)>;
 /// The authority and our own certificate.
 pub(crate) struct Roots {
     options: CaOptions,
-    store: Arc<FileStore>,
     kind: Kind,
     authority: Arc<ArcSwap<LocalAuthority>>,
-    serving: Current,
+    bundle: watch::Sender<TrustBundle>,
+    serving: Serving,
     /// When the serving certificate is renewed.
     renew_at: SystemTime,
     metrics: CaMetrics,
@@ -102,42 +141,44 @@ pub(crate) struct Roots {
 }
 
 impl Roots {
-    /// Opens the authority and issues our own certificate.
+    /// Opens the authority and issues our own certificate. A folder of a plugged-in authority counts before anything else.
     ///
     /// # Errors
     /// Names the file, or the part, that cannot be used.
-    pub(crate) fn open(
+    pub(crate) async fn open(
         options: CaOptions,
-        store: Arc<FileStore>,
-        serving: Current,
+        keep: Keep,
+        serving: Serving,
         metrics: CaMetrics,
         now: SystemTime,
     ) -> Result<Self, RootsError> {
-        let (kind, authority) = match &options.plugged {
-            Some(folder) => {
+        let (kind, authority) = match (&options.plugged, keep) {
+            (Some(folder), _) => {
                 let seen = stamp(folder);
                 let authority = load_plugged(folder, &options, now)?;
                 tracing::info!(folder = %folder.display(), "Plugged-in authority issues");
                 (Kind::Plugged { folder: folder.clone(), seen }, Arc::new(authority))
             }
-            None => {
-                let mut own = Options::new(options.domain.clone());
-                own.lifetimes = options.lifetimes;
-                own.root_ttl = options.root_ttl;
-                let opened = SelfSigned::open(&*store, own, now);
+            (None, Keep::Cluster(mut ca)) => {
+                let authority = first_of_cluster(&mut ca, &options.self_signed()).await?;
+                (Kind::Cluster(ca), authority)
+            }
+            (None, Keep::Files(store)) => {
+                let opened = SelfSigned::open(&*store, options.self_signed(), now);
                 let (ca, change) = opened.map_err(RootsError::SelfSigned)?;
                 match change {
                     Some(_) => tracing::info!("Self-signed authority was made and issues"),
                     None => tracing::info!("Self-signed authority issues"),
                 }
                 let authority = ca.authority();
-                (Kind::SelfSigned(Box::new(ca)), authority)
+                (Kind::SelfSigned { ca: Box::new(ca), store }, authority)
             }
         };
         let authority = Arc::new(ArcSwap::new(authority));
-        let mut roots = Self { options, store, kind, authority, serving, renew_at: now, metrics, failing: false };
+        let bundle = watch::Sender::new(authority.load().bundle().clone());
+        let mut roots = Self { options, kind, authority, bundle, serving, renew_at: now, metrics, failing: false };
         // What was due while nobody ran. A full disk is no reason to be without an authority.
-        if let Err(error) = roots.follow(now) {
+        if let Err(error) = roots.follow(now).await {
             roots.failed(&error, "Authority stays as it is");
         }
         roots.renew(now)?;
@@ -149,23 +190,36 @@ impl Roots {
         Arc::clone(&self.authority)
     }
 
+    /// The roots that the mesh trusts, as they change.
+    pub(crate) fn bundle(&self) -> watch::Receiver<TrustBundle> {
+        self.bundle.subscribe()
+    }
+
     /// Follows time and files until the drain begins.
     pub(crate) async fn run(mut self, mut drain: Watcher) {
         loop {
             let now = SystemTime::now();
-            let until = self.renew_at.duration_since(now).unwrap_or(Duration::from_secs(1)).min(LOOK);
+            let until = self.renew_at.duration_since(now).unwrap_or(Duration::from_secs(1)).min(self.pause());
             tokio::select! {
                 () = drain.graceful() => return,
                 () = sleep(until) => {}
             }
-            self.look(SystemTime::now());
+            self.look(SystemTime::now()).await;
+        }
+    }
+
+    /// Time between two looks: Secrets are replaced by people who watch what happens.
+    const fn pause(&self) -> Duration {
+        match self.kind {
+            Kind::Cluster(_) => LOOK_AT_SECRETS,
+            Kind::SelfSigned { .. } | Kind::Plugged { .. } => LOOK,
         }
     }
 
     /// Does what is due.
-    fn look(&mut self, now: SystemTime) {
+    async fn look(&mut self, now: SystemTime) {
         let before = self.authority.load_full();
-        let followed = self.follow(now);
+        let followed = self.follow(now).await;
         // A step may be taken and the next one fail.
         let changed = !Arc::ptr_eq(&before, &self.authority.load());
         let mut failed = false;
@@ -187,17 +241,23 @@ impl Roots {
     }
 
     /// Brings the authority up to date.
-    fn follow(&mut self, now: SystemTime) -> Result<(), RootsError> {
+    async fn follow(&mut self, now: SystemTime) -> Result<(), RootsError> {
         match &mut self.kind {
-            Kind::SelfSigned(ca) => {
+            Kind::SelfSigned { ca, store } => {
                 // Whether proxies hold the new root is not reported by them yet, so only time counts.
-                let advanced = ca.advance(&*self.store, false, now);
+                let advanced = ca.advance(&**store, false, now);
                 let authority = ca.authority();
                 if !Arc::ptr_eq(&authority, &self.authority.load()) {
                     tracing::info!(phase = ?ca.phase(), "Roots of the authority changed");
                     self.authority.store(authority);
                 }
                 advanced.map_err(RootsError::SelfSigned)?;
+            }
+            Kind::Cluster(ca) => {
+                let present = self.authority.load_full();
+                if let Some(authority) = ca.follow(&self.options.self_signed(), Some(&present), now).await? {
+                    self.authority.store(authority);
+                }
             }
             Kind::Plugged { folder, seen } => {
                 let stamp = stamp(folder);
@@ -224,8 +284,16 @@ impl Roots {
         let issued = authority.issue(&csr, &grant, Some(SERVING_TTL), now).map_err(RootsError::Issue)?;
         let credential = request.finish(&issued.to_answer(), now).map_err(RootsError::Credential)?;
         let config = server_config(&credential, authority.bundle()).map_err(RootsError::Tls)?;
+        let webhook = webhook_config(&credential).map_err(RootsError::Tls)?;
         self.renew_at = self.next_renewal(&credential, now);
-        self.serving.store(Arc::new(Some(Arc::new(config))));
+        self.serving.proxies.store(Arc::new(Some(Arc::new(config))));
+        self.serving.webhooks.store(Arc::new(Some(Arc::new(webhook))));
+        // After the certificate: who learns of a root may ask for what it signed at once.
+        self.bundle.send_if_modified(|bundle| {
+            let changed = bundle != authority.bundle();
+            bundle.clone_from(authority.bundle());
+            changed
+        });
         self.tell(&credential, &authority);
         Ok(())
     }
@@ -254,6 +322,26 @@ impl Roots {
         } else {
             tracing::error!(%error, "{consequence}");
         }
+    }
+}
+
+/// The authority of a cluster, with patience: at the start of everything the API server may be a moment away.
+async fn first_of_cluster(ca: &mut ClusterCa, options: &Options) -> Result<Arc<LocalAuthority>, RootsError> {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LOOK_AT_SECRETS);
+    let mut tries = 0;
+    loop {
+        let error = match ca.follow(options, None, SystemTime::now()).await {
+            Ok(Some(authority)) => return Ok(authority),
+            Ok(None) => ClusterError::Contended { name: mesh_api::names::SELF_SIGNED_CA_SECRET.to_owned() },
+            Err(error) => error,
+        };
+        tries += 1;
+        if tries == FIRST_TRIES || !matches!(error, ClusterError::Api { .. } | ClusterError::Contended { .. }) {
+            return Err(error.into());
+        }
+        tracing::warn!(error = %mesh_api_rt::report::Report::new(&error), "Authority not read, trying again");
+        let pause = backoff.next_delay(&mut rand::rng());
+        sleep(pause).await;
     }
 }
 

@@ -45,13 +45,32 @@ pub(crate) fn server_config(credential: &Credential, roots: &TrustBundle) -> Res
         .allow_unauthenticated()
         .build()
         .map_err(TlsError::Verifier)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(credential.key().pkcs8_der().to_vec()));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Certificate)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(credential.chain(), key)
+        .with_single_cert(credential.chain(), key(credential))
         .map_err(TlsError::Certificate)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+/// A configuration that serves with `credential` and asks for no client certificate: the API server as a caller of webhooks
+/// shows none unless it was told to.
+///
+/// # Errors
+/// When the crypto library refuses a part.
+pub(crate) fn webhook_config(credential: &Credential) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Certificate)?
+        .with_no_client_auth()
+        .with_single_cert(credential.chain(), key(credential))
+        .map_err(TlsError::Certificate)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn key(credential: &Credential) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(credential.key().pkcs8_der().to_vec()))
 }
