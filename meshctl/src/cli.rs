@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::cmd::inject::InjectArgs;
 use crate::cmd::proxy_config::ConfigArgs;
 use crate::cmd::proxy_status::StatusArgs;
 use crate::cmd::validate::ValidateArgs;
@@ -37,6 +38,9 @@ pub enum Command {
     /// Check YAML before it is applied
     #[command(visible_alias = "v")]
     Validate(ValidateArgs),
+    /// Add proxies to the pods of manifests
+    #[command(visible_alias = "kube-inject")]
+    Inject(InjectArgs),
     /// Show whether proxies hold what was made for them
     #[command(visible_alias = "ps")]
     ProxyStatus(StatusArgs),
@@ -59,7 +63,7 @@ impl Command {
             Self::ProxyStatus(args) => args.output.output,
             Self::ProxyConfig(args) => args.output().output,
             Self::Workload(args) => args.output().output,
-            Self::Demo(_) => Format::Table,
+            Self::Inject(_) | Self::Demo(_) => Format::Table,
         }
     }
 }

@@ -48,6 +48,7 @@ fn run(context: &Context, command: Command) -> Result<Report, CliError> {
     match command {
         Command::Version(args) => cmd::version::run(context, &args),
         Command::Validate(args) => cmd::validate::run(context, &args),
+        Command::Inject(args) => cmd::inject::run(context, &args),
         Command::ProxyStatus(args) => cmd::proxy_status::run(context, &args),
         Command::ProxyConfig(args) => cmd::proxy_config::run(context, &args),
         Command::Workload(args) => cmd::workload::run(&args),

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod inject;
 pub mod proxy_config;
 pub mod proxy_status;
 pub mod validate;
