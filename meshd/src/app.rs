@@ -171,7 +171,7 @@ impl App {
             }
         }
         let ready = Arc::new(ready);
-        match starting.duties(bundle, serving.webhooks, sockets.webhooks).await? {
+        match starting.duties(&pipeline, bundle, serving.webhooks, sockets.webhooks).await? {
             Some(running) => {
                 let (ready, watcher) = (Arc::clone(&ready), starting.drain.watcher());
                 starting.tasks.spawn(follow_webhooks(running.well, ready, watcher));
@@ -292,6 +292,7 @@ impl Starting {
     /// What is done for the cluster, where there is one.
     async fn duties(
         &mut self,
+        pipeline: &Pipeline,
         bundle: watch::Receiver<TrustBundle>,
         tls: Current,
         webhooks: Option<TcpListener>,
@@ -313,6 +314,9 @@ impl Starting {
             controller: self.metrics.controller.clone(),
             webhook: self.metrics.webhook.clone(),
             injects: self.config.injects,
+            findings: Arc::clone(&pipeline.findings),
+            published: pipeline.published.clone(),
+            ask: pipeline.ask.clone(),
         };
         Ok(Some(duties.start(socket, &mut self.tasks, &self.drain).await))
     }

@@ -72,6 +72,15 @@ pub struct RunArgs {
     /// Address for metrics, readiness and debug pages
     #[arg(long, alias = "monitoringAddr", value_name = "ADDR", default_value = "0.0.0.0:15014")]
     monitoring_addr: SocketAddr,
+    /// Address of the webhooks; "none" for no such port. Default with --kubernetes: 0.0.0.0:15017
+    #[arg(long, alias = "httpsAddr", value_name = "ADDR", value_parser = optional_address)]
+    https_addr: Option<OptionalAddress>,
+    /// Address of /ready alone, for kubelets; "none" for no such port. Default with --kubernetes: 0.0.0.0:8080
+    #[arg(long, alias = "httpAddr", value_name = "ADDR", value_parser = optional_address)]
+    http_addr: Option<OptionalAddress>,
+    /// Whether the webhooks inject pods
+    #[arg(long, env = "INJECT_ENABLED", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    inject: bool,
     /// Serve plaintext xDS also where other machines reach it: anybody there reads the configuration of any proxy
     #[arg(long)]
     allow_plaintext: bool,
@@ -198,6 +207,9 @@ impl RunArgs {
             grpc: self.grpc_addr.0,
             secure_grpc: self.secure_grpc_addr.0,
             monitoring: self.monitoring_addr,
+            webhooks: in_cluster(self.https_addr, mesh_api::names::WEBHOOK_PORT, self.kubernetes),
+            readiness: in_cluster(self.http_addr, mesh_api::names::MESHD_READINESS_PORT, self.kubernetes),
+            injects: self.inject,
             allow_plaintext: self.allow_plaintext,
             trust_domain: self.trust_domain,
             cluster: ClusterId::from(self.cluster_id),
@@ -229,6 +241,14 @@ impl RunArgs {
             streams_per_second: rate,
             max_connection_age: self.max_connection_age.unwrap_or(DEFAULT_CONNECTION_AGE),
         }
+    }
+}
+
+/// The address that was given, else this port of all addresses where there is a cluster.
+fn in_cluster(given: Option<OptionalAddress>, port: u16, kubernetes: bool) -> Option<SocketAddr> {
+    match given {
+        Some(OptionalAddress(address)) => address.filter(|_| kubernetes),
+        None => kubernetes.then(|| SocketAddr::from(([0, 0, 0, 0], port))),
     }
 }
 
@@ -298,6 +318,17 @@ mod tests {
             Cli::try_parse_from(["meshd", "run", "--state-dir", "s", "--config-dir", "c", "--kubeconfig", "k"])
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_cluster_has_webhooks_and_readiness() {
+        let config = parse(&[]);
+        assert_eq!((config.webhooks, config.readiness), (None, None));
+        let config = parse(&["--kubernetes"]);
+        let on = |port: u16| Some(SocketAddr::from(([0, 0, 0, 0], port)));
+        assert_eq!((config.webhooks, config.readiness), (on(15017), on(8080)));
+        let config = parse(&["--kubernetes", "--httpsAddr", "none", "--httpAddr", ":1"]);
+        assert_eq!((config.webhooks, config.readiness), (None, on(1)));
     }
 
     #[test]

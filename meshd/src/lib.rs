@@ -22,5 +22,7 @@ mod push;
 #[cfg(test)]
 mod reference;
 mod source;
+mod status;
 pub mod token;
+mod webhook;
 mod xds;

@@ -192,6 +192,24 @@ mesh_api_rt::metrics! {
 }
 
 mesh_api_rt::metrics! {
+    /// What the API server asked.
+    pub(crate) struct WebhookMetrics {
+        /// Pods that the API server asked about.
+        pub(crate) injections: Counter = "sidecar_injection_requests_total",
+        /// Pods that got a proxy.
+        pub(crate) injected: Counter = "sidecar_injection_success_total",
+        /// Pods that were refused.
+        pub(crate) injection_failures: Counter = "sidecar_injection_failure_total",
+        /// Pods that stayed as they were.
+        pub(crate) skipped: Counter = "sidecar_injection_skip_total",
+        /// Objects that were checked and may come in, by kind.
+        pub(crate) passed: Family<ByType, Counter> = "galley_validation_passed",
+        /// Objects that were refused, by kind.
+        pub(crate) failed: Family<ByType, Counter> = "galley_validation_failed",
+    }
+}
+
+mesh_api_rt::metrics! {
     /// The build, as istiod tells it.
     pub(crate) struct InfoMetrics {
         /// Always one; the label is the version of the control plane.
@@ -207,7 +225,7 @@ impl PushMetrics {
             TypeUrl::Endpoint => Some(&self.eds_reject),
             TypeUrl::Listener => Some(&self.lds_reject),
             TypeUrl::RouteConfiguration | TypeUrl::VirtualHost => Some(&self.rds_reject),
-            TypeUrl::Secret | TypeUrl::Generation => None,
+            TypeUrl::Secret | TypeUrl::NameTable | TypeUrl::Generation => None,
         }
     }
 }
@@ -222,6 +240,7 @@ pub(crate) const fn label(type_url: TypeUrl) -> ByType {
             TypeUrl::RouteConfiguration => "rds",
             TypeUrl::VirtualHost => "vhds",
             TypeUrl::Secret => "sds",
+            TypeUrl::NameTable => "nds",
             TypeUrl::Generation => "mark",
         },
     }
@@ -245,6 +264,7 @@ mod tests {
         metrics.register::<ServerMetrics>().unwrap();
         metrics.register::<CaMetrics>().unwrap();
         metrics.register::<ReviewMetrics>().unwrap();
+        metrics.register::<WebhookMetrics>().unwrap();
         metrics.register::<ControllerMetrics>().unwrap();
         metrics.register::<InfoMetrics>().unwrap();
         assert!(metrics.declarations().count() > 40);

@@ -8,7 +8,9 @@ use clap::CommandFactory as _;
 use mesh_api_rt::metrics::{Declaration, MetricSet as _};
 
 use crate::args::Cli;
-use crate::metrics::{CaMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics};
+use crate::metrics::{
+    CaMetrics, ControllerMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics, WatchMetrics, WebhookMetrics,
+};
 
 const HEAD: &str = "<!-- Generated from meshd; do not edit: `cargo xtask docs` writes it anew. -->";
 
@@ -32,11 +34,14 @@ fn flags(page: &mut String) {
 
 fn metrics(page: &mut String) {
     page.push_str("\n## Metrics\n\nOn `/metrics` of the monitoring port, beside those of the process (`process_…`).\n");
-    let sets: [(&str, &[Declaration]); 5] = [
+    let sets: [(&str, &[Declaration]); 8] = [
         ("Pushing", PushMetrics::DECLARATIONS),
         ("Connections", ServerMetrics::DECLARATIONS),
         ("Certificates", CaMetrics::DECLARATIONS),
         ("Service account tokens", ReviewMetrics::DECLARATIONS),
+        ("Reading the cluster", WatchMetrics::DECLARATIONS),
+        ("Webhooks", WebhookMetrics::DECLARATIONS),
+        ("Writing to the cluster", ControllerMetrics::DECLARATIONS),
         ("Build", InfoMetrics::DECLARATIONS),
     ];
     for (title, declarations) in sets {

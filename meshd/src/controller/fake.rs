@@ -128,12 +128,13 @@ impl State {
                 collection.starts_with(&format!("{root}/namespaces/")) && collection.ends_with(&format!("/{plural}"));
             collection == path || of_all
         };
-        // Names of objects never are those of collections here.
-        let is_collection = plural.ends_with('s') && !self.objects.is_empty();
-        let items: Vec<&Value> = self.objects.keys().filter(within).map(|place| &self.objects[place]).collect();
-        if items.is_empty() && !is_collection {
+        // Behind group and version: a plural, a plural and a name, and either of these behind `namespaces/NAME`.
+        let skip = if path.starts_with("/api/") { 2 } else { 3 };
+        let is_collection = path.split('/').filter(|part| !part.is_empty()).skip(skip).count() % 2 == 1;
+        if !is_collection {
             return failure(404, "NotFound");
         }
+        let items: Vec<&Value> = self.objects.keys().filter(within).map(|place| &self.objects[place]).collect();
         (200, json!({"metadata": {"resourceVersion": self.version.to_string()}, "items": items}))
     }
 }

@@ -81,6 +81,12 @@ impl Pages {
         router
     }
 
+    /// The page for kubelets, on a port of its own.
+    pub(crate) fn readiness(&self) -> Router {
+        let this = self.clone();
+        Router::new().get("/ready", "200 when proxies are served and webhooks answer", move |_| this.ready())
+    }
+
     fn local_pages(self: Arc<Self>, logging: Option<LogHandle>) -> Router {
         let this = self;
         let page = |show: fn(&Self, &Request) -> Response| {
@@ -118,7 +124,11 @@ impl Pages {
         if *self.ready.borrow() {
             return Response::ok("ready\n");
         }
-        let why = if self.published.borrow().is_none() { "sources are not synced" } else { "not serving" };
+        let why = if self.published.borrow().is_none() {
+            "sources are not synced"
+        } else {
+            "not serving, or webhooks do not answer yet"
+        };
         Response::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
     }
 
