@@ -67,10 +67,6 @@ pub(crate) const ANNOTATIONS: &[(Kind, &str, &str)] =
 /// Fields of MeshConfig.
 pub(crate) const MESH_CONFIG: &[(&str, &str)] = &[
     ("hboneIdleTimeout", "there are no HBONE tunnels yet"),
-    ("ingressClass", "Ingress objects are not read"),
-    ("ingressService", "Ingress objects are not read"),
-    ("ingressControllerMode", "Ingress objects are not read"),
-    ("ingressSelector", "Ingress objects are not read"),
     ("enableTracing", "trace headers are passed on, spans are not sent"),
     ("enableEnvoyAccessLogService", ""),
     ("disableEnvoyListenerLog", ""),
@@ -90,7 +86,6 @@ pub(crate) const MESH_CONFIG: &[(&str, &str)] = &[
     ("ca", ""),
     ("extensionProviders", ""),
     ("defaultProviders", ""),
-    ("discoverySelectors", "all namespaces are looked at"),
     ("meshMTLS.cipherSuites", "the default suites are used"),
     ("meshMTLS.ecdhCurves", "the default groups are used"),
     ("tlsDefaults", "TLS 1.2 and newer, with the default suites"),

@@ -11,6 +11,9 @@ pub(super) fn page(world: &World) -> Vec<Value> {
     add(&world.endpoint_slices, &mut page);
     add(&world.pods, &mut page);
     add(&world.namespaces, &mut page);
+    add(&world.nodes, &mut page);
+    add(&world.ingresses, &mut page);
+    add(&world.ingress_classes, &mut page);
     for secret in world.secrets.iter() {
         page.push(json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret.meta, "data": "not shown"}));
     }

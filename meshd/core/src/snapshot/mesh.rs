@@ -16,6 +16,7 @@ use mesh_api_xds::ir::telemetry::AccessLog;
 use mesh_api_xds::ir::{Origin, PerMillion};
 
 use super::services::ExportTo;
+use crate::convert::ingress::Settings as IngressSettings;
 
 /// What is retried when nobody says otherwise (istio/istio: pilot/pkg/networking/core/route/retry, `DefaultPolicy`).
 pub(crate) const DEFAULT_RETRY_ON: RetryOn = RetryOn::CONNECT_FAILURE
@@ -79,6 +80,8 @@ pub struct Mesh {
     pub sidecar_client_cert: ForwardClientCert,
     /// Trusted proxies in front of gateways.
     pub trusted_proxies: u32,
+    /// Which Ingresses are read, and what serves them.
+    pub ingress: IngressSettings,
 }
 
 /// Visibility of objects that say nothing.
@@ -146,6 +149,7 @@ impl Default for Mesh {
             gateway_client_cert: ForwardClientCert::SanitizeSet(CertDetails { cert: true, ..CERT_DETAILS }),
             sidecar_client_cert: ForwardClientCert::AppendForward(CERT_DETAILS),
             trusted_proxies: 0,
+            ingress: IngressSettings::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod compile;
 pub mod destination_rules;
 pub mod endpoints;
 pub mod gateways;
+mod ingress;
 pub mod mesh;
 pub mod policies;
 mod references;
@@ -30,7 +31,7 @@ use mesh_api::crd::security::authorization_policy::AuthorizationPolicy as AuthzS
 use mesh_api::crd::security::peer_authentication::PeerAuthentication as PeerSpec;
 use mesh_api::finding::Finding;
 use mesh_api::host::Hostname;
-use mesh_api::ids::Namespace;
+use mesh_api::ids::{Namespace, ObjectKey};
 use mesh_api::kinds::Kind;
 use mesh_api::labels::Labels;
 use mesh_api::object::{Object, Spec};
@@ -39,6 +40,7 @@ use mesh_api::text::Str;
 use self::destination_rules::{DestinationRule, DestinationRules, NamespaceRules};
 use self::endpoints::{Endpoints, NamespaceEndpoints};
 use self::gateways::Gateway;
+use self::ingress::{Differs, Ingresses};
 use self::mesh::Mesh;
 use self::policies::{AuthorizationPolicy, MtlsMode, MtlsModes, PeerAuthentication, WorkloadAuthz};
 use self::secrets::Credential;
@@ -74,6 +76,7 @@ pub struct Snapshot {
     gateway_part: Part<GatewaySpec, Gateway>,
     /// All Gateways, oldest first.
     pub gateways: Arc<[Arc<Gateway>]>,
+    ingresses: Ingresses,
     sidecars: Part<SidecarSpec, Sidecar>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) authz: Arc<Part<AuthzSpec, AuthorizationPolicy>>,
@@ -146,6 +149,7 @@ impl Default for Snapshot {
             destination_rules: Arc::default(),
             gateway_part: Part::default(),
             gateways: Arc::default(),
+            ingresses: Ingresses::default(),
             sidecars: Part::default(),
             peers: Arc::default(),
             authz: Arc::default(),
@@ -227,14 +231,16 @@ impl Snapshot {
             next.services = Arc::new(Services::new(services));
         }
         next.step_endpoints(&step);
-        if step.part(&mut next.routes, &world.virtual_services, compile::virtual_service) {
-            let mut routes: Vec<_> = next.routes.values().cloned().collect();
+        let ingress = next.step_ingresses(&step);
+        if step.part(&mut next.routes, &world.virtual_services, compile::virtual_service) || ingress.routes {
+            let mut routes: Vec<_> = next.routes.values().chain(next.ingresses.routes.values()).cloned().collect();
             routes.sort_by(|a, b| VirtualService::by_age(a, b));
             next.virtual_services = routes.into();
         }
         next.step_rules(&step);
-        if step.part(&mut next.gateway_part, &world.gateways, compile::gateway) {
-            let mut gateways: Vec<_> = next.gateway_part.values().cloned().collect();
+        if step.part(&mut next.gateway_part, &world.gateways, compile::gateway) || ingress.gateways {
+            let mut gateways: Vec<_> =
+                next.gateway_part.values().chain(next.ingresses.gateways.values()).cloned().collect();
             gateways.sort_by(|a, b| Gateway::by_age(a, b));
             next.gateways = gateways.into();
         }
@@ -291,6 +297,16 @@ impl Snapshot {
         }
     }
 
+    fn step_ingresses(&mut self, step: &Step<'_>) -> Differs {
+        // Ports of Services may be named.
+        let services = step.touches(Kind::Service) && !self.ingresses.served.is_empty();
+        if step.touches(Kind::Ingress) || step.touches(Kind::IngressClass) || services {
+            self.ingresses.step(step.world, &step.mesh, step.all)
+        } else {
+            Differs { gateways: false, routes: false }
+        }
+    }
+
     fn step_rules(&mut self, step: &Step<'_>) {
         if !step.part(&mut self.rules, &step.world.destination_rules, compile::destination_rule) {
             return;
@@ -325,6 +341,7 @@ impl Snapshot {
             self.peers = Arc::default();
         }
         self.gateways = Arc::default();
+        self.ingresses = Ingresses::default();
         self.authz = Arc::default();
         self.credentials = Part::default();
         self.sidecars = Part::default();
@@ -365,6 +382,12 @@ impl Snapshot {
         self.credentials.in_namespace(namespace).find(|credential| credential.key.name == *name)
     }
 
+    /// The Ingresses that are served here, whose status says where; ordered.
+    #[must_use]
+    pub fn served_ingresses(&self) -> &[ObjectKey] {
+        &self.ingresses.served
+    }
+
     /// Everything that is wrong with objects and between them, each kind ordered by namespace and name.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
@@ -378,6 +401,7 @@ impl Snapshot {
             .chain(self.routes.findings())
             .chain(self.rules.findings())
             .chain(self.gateway_part.findings())
+            .chain(self.ingresses.findings())
             .chain(self.sidecars.findings())
             .chain(self.peers.findings())
             .chain(self.authz.findings())

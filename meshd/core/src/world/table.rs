@@ -23,7 +23,7 @@ impl<S: Spec> Default for Table<S> {
 
 impl<S: Spec> Table<S> {
     /// Puts an object in; whether anything that somebody reads became different.
-    pub(super) fn upsert(&mut self, cluster: &ClusterId, object: Arc<Object<S>>) -> bool {
+    pub(crate) fn upsert(&mut self, cluster: &ClusterId, object: Arc<Object<S>>) -> bool {
         let in_namespace = self.namespaces.entry(object.meta.namespace.clone()).or_default();
         let key = (object.meta.name.clone(), cluster.clone());
         let differs = in_namespace.get(&key).is_none_or(|old| differs(old, &object));

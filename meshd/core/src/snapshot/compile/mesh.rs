@@ -22,6 +22,7 @@ use super::Context;
 use super::destination_rule::keepalive;
 use super::http_action::retry_policy;
 use super::sidecar::outbound_policy;
+use crate::convert::ingress::Settings as IngressSettings;
 use crate::snapshot::mesh::{DefaultExport, InboundPolicy, Mesh, PATH_BASE};
 use crate::snapshot::services::ExportTo;
 use crate::world::World;
@@ -136,6 +137,7 @@ fn compile(config: &MeshConfig) -> (Mesh, Vec<Finding>) {
         sidecar_client_cert: client_cert(headers.forwarded_client_cert, details)
             .unwrap_or(ForwardClientCert::AppendForward(details)),
         trusted_proxies: topology.num_trusted_proxies,
+        ingress: IngressSettings::of(config),
     };
     (mesh, cx.into_findings())
 }

@@ -1,0 +1,3 @@
+//! Objects of other APIs as objects of the mesh.
+
+pub mod ingress;
