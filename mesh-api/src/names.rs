@@ -114,6 +114,8 @@ names! {
         INCLUDE_INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/includeInboundPorts";
         /// Inbound ports that are not captured.
         EXCLUDE_INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/excludeInboundPorts";
+        /// Namespace of the control plane that wrote an object, beside the label of its revision.
+        CONTROL_PLANE_ANNOTATION = "lateen.io/control-plane";
         /// Prefix of annotations that only the control plane may set.
         INTERNAL_ANNOTATION_PREFIX = "internal.istio.io/";
     }

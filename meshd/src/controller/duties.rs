@@ -27,7 +27,7 @@ use crate::webhook::settings::Settings;
 use crate::xds::tls::Current;
 
 /// The lock of everything that one replica does.
-const LOCK: &str = "leader";
+pub(super) const LOCK: &str = "leader";
 /// First minor version of Kubernetes 1 whose nodes run native sidecars without being asked to.
 const NATIVE_SIDECARS: u32 = 29;
 /// Time to ask the API server for its version.

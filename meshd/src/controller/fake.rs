@@ -73,7 +73,7 @@ impl Objects {
             state.writes.push(format!("{} {path}", request.method()));
         }
         match *request.method() {
-            Method::GET => match state.objects.get(&path) {
+            Method::GET => match state.objects.get(&place) {
                 Some(object) => (200, object.clone()),
                 None => state.list(&path),
             },

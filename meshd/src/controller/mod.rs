@@ -15,7 +15,7 @@ use mesh_api::names::{MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
 use crate::config::DEFAULT_REVISION;
 
 /// Whose the objects are that we make: a control plane of this revision in this namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Owner {
     /// Namespace of the control plane.
     pub(crate) namespace: String,

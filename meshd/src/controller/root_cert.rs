@@ -7,20 +7,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, PartialObjectMeta, PostParams};
+use kube::api::{Api, ListParams, PartialObjectMeta, PostParams};
 use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Error as ClientError};
-use mesh_api::names::{CA_ROOT_CONFIG_MAP, CA_ROOT_KEY, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
+use mesh_api::names::{
+    CA_ROOT_CONFIG_MAP, CA_ROOT_KEY, CONTROL_PLANE_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL,
+};
 use mesh_ca::bundle::TrustBundle;
 use meshd_core::inject::IGNORED_NAMESPACES;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::StreamExt as _;
 
+use super::duties::LOCK;
 use super::{Owner, said};
 use crate::metrics::{ByType, ControllerMetrics};
 
@@ -28,10 +32,13 @@ use crate::metrics::{ByType, ControllerMetrics};
 const ISTIO_LOCK: &str = "istio-namespace-controller-election";
 /// Where such a lock says who holds it.
 const LOCK_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
-/// Age of a renewal from which on Istio counts as gone: its locks are renewed every few seconds.
-const ISTIO_GONE: Duration = Duration::from_secs(300);
-/// How long what was learned of Istio's lock is believed.
-const ISTIO_LOOK: Duration = Duration::from_secs(30);
+/// Age of a renewal from which on a control plane counts as gone: locks are renewed every few seconds.
+const GONE: Duration = Duration::from_secs(300);
+/// How long what was learned of a lock is believed.
+const ALIVE_LOOK: Duration = Duration::from_secs(30);
+/// How often a ConfigMap may be written over within a time.
+const REWRITES: u32 = 5;
+const REWRITES_WITHIN: Duration = Duration::from_secs(60);
 /// Pause before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Everything is compared anew this often, whatever watches said.
@@ -53,12 +60,13 @@ pub(crate) struct RootCerts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Facts {
     labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
     roots: String,
     version: Option<String>,
 }
 
 /// What to do in one namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Action {
     /// All is well.
     Leave,
@@ -66,8 +74,17 @@ enum Action {
     Create,
     /// It is ours, or nobody's any more.
     Replace,
-    /// It is somebody else's if that one lives.
-    ReplaceUnlessIstioLives,
+    /// It is somebody else's, if that one lives.
+    ReplaceUnlessAlive(Writer),
+}
+
+/// Who wrote a ConfigMap that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Writer {
+    /// Istio, or somebody of whom nothing is known.
+    Istio,
+    /// A control plane like this one.
+    Lateen(Owner),
 }
 
 /// The state of one time of leading.
@@ -86,8 +103,10 @@ struct Round<'a> {
     again: Option<Instant>,
     /// Namespaces that are left to Istio.
     foreign: BTreeSet<String>,
-    /// Whether Istio lives, and when that was learned.
-    istio: Option<(bool, Instant)>,
+    /// Whether other control planes live, and when that was learned.
+    alive: BTreeMap<Writer, (bool, Instant)>,
+    /// Since when, and how often, ConfigMaps were written over.
+    rewrites: BTreeMap<String, (Instant, u32)>,
 }
 
 /// What a watch says.
@@ -161,7 +180,8 @@ impl<'a> Round<'a> {
             failed: BTreeSet::new(),
             again: None,
             foreign: BTreeSet::new(),
-            istio: None,
+            alive: BTreeMap::new(),
+            rewrites: BTreeMap::new(),
         }
     }
 
@@ -211,6 +231,7 @@ impl<'a> Round<'a> {
         self.namespaces.remove(namespace);
         self.failed.remove(namespace);
         self.foreign.remove(namespace);
+        self.rewrites.remove(namespace);
         self.count_foreign();
     }
 
@@ -236,11 +257,15 @@ impl<'a> Round<'a> {
     async fn namespace(&mut self, namespace: &str) -> Result<(), String> {
         let bundle = self.of.bundle.borrow().clone();
         let action = decide(self.maps.get(namespace), &bundle, &self.of.owner);
-        let foreign = action == Action::ReplaceUnlessIstioLives && self.istio_lives().await?;
+        let foreign = match &action {
+            Action::ReplaceUnlessAlive(writer) => self.lives(writer).await?,
+            Action::Leave | Action::Create | Action::Replace => false,
+        };
         if foreign && self.foreign.insert(namespace.to_owned()) {
-            tracing::error!(
+            tracing::warn!(
                 namespace,
-                "ConfigMap istio-ca-root-cert is a live Istio's, of another root; sidecars of this control plane cannot start \
+                ?action,
+                "ConfigMap istio-ca-root-cert is another control plane's, of another root; sidecars of this one cannot start \
                  there: share one root (Secret cacerts), or give the namespace to one of the two"
             );
         }
@@ -250,23 +275,28 @@ impl<'a> Round<'a> {
         self.count_foreign();
         let facts = match action {
             Action::Leave => return Ok(()),
-            Action::Replace | Action::ReplaceUnlessIstioLives if foreign => return Ok(()),
+            Action::ReplaceUnlessAlive(_) if foreign => return Ok(()),
             Action::Create => None,
-            Action::Replace | Action::ReplaceUnlessIstioLives => self.maps.get(namespace).cloned(),
+            Action::Replace | Action::ReplaceUnlessAlive(_) => self.maps.get(namespace).cloned(),
         };
+        if facts.is_some() && !self.may_rewrite(namespace) {
+            return Err("somebody else writes it again and again".to_owned());
+        }
         self.write(namespace, facts, &bundle).await
     }
 
     async fn write(&mut self, namespace: &str, facts: Option<Facts>, bundle: &TrustBundle) -> Result<(), String> {
         let maps: Api<ConfigMap> = Api::namespaced(self.of.client.clone(), namespace);
-        let (mut labels, version) = facts.map(|facts| (facts.labels, facts.version)).unwrap_or_default();
+        let Facts { mut labels, mut annotations, version, .. } = facts.unwrap_or_default();
         let is_new = version.is_none();
         labels.extend(self.of.owner.labels());
+        annotations.insert(CONTROL_PLANE_ANNOTATION.to_owned(), self.of.owner.namespace.clone());
         let map = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(CA_ROOT_CONFIG_MAP.to_owned()),
                 namespace: Some(namespace.to_owned()),
                 labels: Some(labels),
+                annotations: Some(annotations),
                 resource_version: version,
                 ..ObjectMeta::default()
             },
@@ -314,22 +344,57 @@ impl<'a> Round<'a> {
         self.again.get_or_insert_with(|| Instant::now() + AGAIN);
     }
 
-    /// Whether an Istio beside us looks after the ConfigMaps.
-    async fn istio_lives(&mut self) -> Result<bool, String> {
-        if let Some((lives, at)) = self.istio
-            && at.elapsed() < ISTIO_LOOK
-        {
-            return Ok(lives);
+    /// Whether a ConfigMap of this namespace may be written over once more: of two that fight, one should stop.
+    fn may_rewrite(&mut self, namespace: &str) -> bool {
+        let now = Instant::now();
+        let (since, count) = self.rewrites.entry(namespace.to_owned()).or_insert((now, 0));
+        if now.duration_since(*since) > REWRITES_WITHIN {
+            (*since, *count) = (now, 0);
         }
-        let maps: Api<ConfigMap> = Api::namespaced(self.of.client.clone(), &self.of.owner.namespace);
-        let lock = match timeout(DEADLINE, maps.get_metadata_opt(ISTIO_LOCK)).await {
-            Ok(lock) => lock.map_err(|error| said(&error))?,
+        *count += 1;
+        *count <= REWRITES
+    }
+
+    /// Whether the writer of a ConfigMap still looks after it. What cannot be learned counts as yes.
+    async fn lives(&mut self, writer: &Writer) -> Result<bool, String> {
+        if let Some((lives, at)) = self.alive.get(writer)
+            && at.elapsed() < ALIVE_LOOK
+        {
+            return Ok(*lives);
+        }
+        let looked = match writer {
+            Writer::Istio => timeout(DEADLINE, self.istio_lives()).await,
+            Writer::Lateen(owner) => timeout(DEADLINE, self.lateen_lives(owner)).await,
+        };
+        let lives = match looked {
+            Ok(Ok(lives)) => lives,
+            // Another namespace's leases are not ours to read.
+            Ok(Err(ClientError::Api(status))) if status.code == 403 => true,
+            Ok(Err(error)) => return Err(said(&error)),
             Err(_) => return Err("no answer in time".to_owned()),
         };
-        let annotations = lock.and_then(|lock| lock.metadata.annotations).unwrap_or_default();
-        let lives = annotations.get(LOCK_ANNOTATION).is_some_and(|text| is_held(text, Timestamp::now()));
-        self.istio = Some((lives, Instant::now()));
+        self.alive.insert(writer.clone(), (lives, Instant::now()));
         Ok(lives)
+    }
+
+    /// Whether an Istio beside us holds its lock.
+    async fn istio_lives(&self) -> Result<bool, ClientError> {
+        let maps: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(self.of.client.clone(), &self.of.owner.namespace);
+        // A list of one: what we may do with ConfigMaps here is to list and watch them.
+        let one = ListParams::default().fields(&format!("metadata.name={ISTIO_LOCK}"));
+        let mut found = maps.list(&one).await?.items.into_iter();
+        let lock = found.find(|found| found.metadata.name.as_deref() == Some(ISTIO_LOCK));
+        let annotations = lock.and_then(|lock| lock.metadata.annotations).unwrap_or_default();
+        Ok(annotations.get(LOCK_ANNOTATION).is_some_and(|text| is_held(text, Timestamp::now())))
+    }
+
+    /// Whether another control plane like this one has a leader.
+    async fn lateen_lives(&self, owner: &Owner) -> Result<bool, ClientError> {
+        let leases: Api<Lease> = Api::namespaced(self.of.client.clone(), &owner.namespace);
+        let lease = leases.get_opt(&owner.name(&format!("lateen-{LOCK}"))).await?;
+        let Some(spec) = lease.and_then(|lease| lease.spec) else { return Ok(false) };
+        let age = spec.renew_time.map(|at| Timestamp::now().duration_since(at.0).as_secs());
+        Ok(spec.holder_identity.is_some_and(|holder| !holder.is_empty()) && is_recent(age))
     }
 
     fn count_foreign(&self) {
@@ -340,8 +405,9 @@ impl<'a> Round<'a> {
 impl Facts {
     fn of(map: ConfigMap) -> Self {
         let labels = map.metadata.labels.unwrap_or_default();
+        let annotations = map.metadata.annotations.unwrap_or_default();
         let roots = map.data.and_then(|mut data| data.remove(CA_ROOT_KEY)).unwrap_or_default();
-        Self { labels, roots, version: map.metadata.resource_version }
+        Self { labels, annotations, roots, version: map.metadata.resource_version }
     }
 }
 
@@ -349,19 +415,21 @@ impl Facts {
 fn decide(found: Option<&Facts>, ours: &TrustBundle, owner: &Owner) -> Action {
     let Some(found) = found else { return Action::Create };
     let is_lateens = found.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY);
-    let is_ours = is_lateens && found.labels.get(REVISION_LABEL).is_some_and(|revision| *revision == owner.revision);
-    if is_ours {
+    let writer = match (is_lateens, found.labels.get(REVISION_LABEL)) {
+        (true, Some(revision)) => {
+            let namespace = found.annotations.get(CONTROL_PLANE_ANNOTATION).unwrap_or(&owner.namespace);
+            Writer::Lateen(Owner::new(namespace, revision))
+        }
+        _ => Writer::Istio,
+    };
+    if writer == Writer::Lateen(owner.clone()) {
         // To the letter: whoever changed it, changed it back is right.
         return if found.roots == ours.to_pem() { Action::Leave } else { Action::Replace };
     }
     // Another revision, or Istio, may know a root more than we do: it follows the same Secret.
     let theirs = TrustBundle::parse(found.roots.as_bytes()).unwrap_or_default();
     let has_all = ours.roots().iter().all(|root| theirs.contains(root));
-    match (has_all, is_lateens) {
-        (true, _) => Action::Leave,
-        (false, true) => Action::Replace,
-        (false, false) => Action::ReplaceUnlessIstioLives,
-    }
+    if has_all { Action::Leave } else { Action::ReplaceUnlessAlive(writer) }
 }
 
 /// Whether a lock's annotation says that somebody holds it now. What cannot be read counts as held: nothing is overwritten on a
@@ -376,16 +444,25 @@ fn is_held(annotation: &str, now: Timestamp) -> bool {
     }
     let Ok(lock) = serde_json::from_str::<Lock>(annotation) else { return true };
     let age = lock.renew_time.map(|at| now.duration_since(at).as_secs());
-    let limit = i64::try_from(ISTIO_GONE.as_secs()).unwrap_or(i64::MAX);
-    !lock.holder_identity.is_empty() && age.is_none_or(|age| age < limit)
+    !lock.holder_identity.is_empty() && is_recent(age)
+}
+
+/// Whether a lock of this age, in seconds, is still being renewed.
+fn is_recent(age: Option<i64>) -> bool {
+    let limit = i64::try_from(GONE.as_secs()).unwrap_or(i64::MAX);
+    age.is_none_or(|age| age < limit)
 }
 
 #[cfg(test)]
 mod tests {
-    use mesh_ca::testing::TestCa;
     use std::time::SystemTime;
 
+    use mesh_api_rt::metrics::Metrics;
+    use mesh_ca::testing::TestCa;
+    use serde_json::json;
+
     use super::*;
+    use crate::controller::fake::Objects;
 
     fn mk_bundle(years: u32) -> TrustBundle {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + u64::from(years));
@@ -394,7 +471,7 @@ mod tests {
 
     fn mk_facts(labels: &[(&str, &str)], roots: &TrustBundle) -> Facts {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Facts { labels, roots: roots.to_pem(), version: Some("1".to_owned()) }
+        Facts { labels, roots: roots.to_pem(), version: Some("1".to_owned()), ..Facts::default() }
     }
 
     #[test]
@@ -415,11 +492,17 @@ mod tests {
         check(Some(&mk_facts(&lateen, &other)), &ours, &owner, Action::Replace);
         // Another revision may be a step ahead with the same authority.
         check(Some(&mk_facts(&canary, &both)), &ours, &owner, Action::Leave);
-        check(Some(&mk_facts(&canary, &other)), &ours, &owner, Action::Replace);
+        let writer = Writer::Lateen(Owner::new("istio-system", "canary"));
+        check(Some(&mk_facts(&canary, &other)), &ours, &owner, Action::ReplaceUnlessAlive(writer));
+        // One of the same revision in another namespace is another one.
+        let mut elsewhere = mk_facts(&lateen, &other);
+        elsewhere.annotations.insert(CONTROL_PLANE_ANNOTATION.to_owned(), "mesh".to_owned());
+        let writer = Writer::Lateen(Owner::new("mesh", "default"));
+        check(Some(&elsewhere), &ours, &owner, Action::ReplaceUnlessAlive(writer));
         check(Some(&mk_facts(&istio, &ours)), &ours, &owner, Action::Leave);
-        check(Some(&mk_facts(&istio, &other)), &ours, &owner, Action::ReplaceUnlessIstioLives);
+        check(Some(&mk_facts(&istio, &other)), &ours, &owner, Action::ReplaceUnlessAlive(Writer::Istio));
         let broken = Facts { roots: "nonsense".into(), ..mk_facts(&istio, &ours) };
-        check(Some(&broken), &ours, &owner, Action::ReplaceUnlessIstioLives);
+        check(Some(&broken), &ours, &owner, Action::ReplaceUnlessAlive(Writer::Istio));
     }
 
     #[test]
@@ -434,5 +517,76 @@ mod tests {
         assert!(!is_held(&lock("istiod-1", "2026-01-01T11:00:00Z"), now));
         assert!(!is_held(&lock("", "2026-01-01T11:59:50Z"), now));
         assert!(is_held("nonsense", now));
+    }
+
+    /// A round that has listed one namespace.
+    fn mk_round<'a>(certs: &'a RootCerts, objects: &Objects) -> Round<'a> {
+        let mut round = Round::new(certs);
+        round.listed = (true, true);
+        round.namespaces.insert("shop".to_owned());
+        round.dirty.insert("shop".to_owned());
+        if let Some(map) = objects.get(MAP) {
+            round.maps.insert("shop".to_owned(), Facts::of(serde_json::from_value(map).unwrap()));
+        }
+        round
+    }
+
+    fn mk_certs(objects: &Objects, bundle: &TrustBundle) -> RootCerts {
+        let metrics = Metrics::new().register().unwrap();
+        let owner = Owner::new("istio-system", "default");
+        RootCerts::new(objects.client(), owner, watch::channel(bundle.clone()).1, metrics)
+    }
+
+    const MAP: &str = "/api/v1/namespaces/shop/configmaps/istio-ca-root-cert";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_control_plane_is_not_fought_and_a_gone_one_is_followed() {
+        let (ours, other) = (mk_bundle(0), mk_bundle(1));
+        let objects = Objects::default();
+        let certs = mk_certs(&objects, &ours);
+        let labels = json!({"app.kubernetes.io/managed-by": "lateen", "istio.io/rev": "canary"});
+        let map = json!({"metadata": {"name": CA_ROOT_CONFIG_MAP, "namespace": "shop", "labels": labels},
+            "data": {"root-cert.pem": other.to_pem()}});
+        objects.put(MAP, map);
+        let lease = |at: Timestamp| {
+            let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at);
+            json!({"metadata": {"name": "x"}, "spec": {"holderIdentity": "a", "renewTime": time}})
+        };
+        let place = "/apis/coordination.k8s.io/v1/namespaces/istio-system/leases/lateen-leader-canary";
+        objects.put(place, lease(Timestamp::now()));
+        let mut round = mk_round(&certs, &objects);
+        round.work().await;
+        assert!(objects.writes().is_empty() && certs.metrics.foreign_roots.get() == 1);
+        objects.put(place, lease(Timestamp::UNIX_EPOCH));
+        tokio::time::advance(ALIVE_LOOK).await;
+        round.dirty.insert("shop".to_owned());
+        round.work().await;
+        assert_eq!((objects.writes().len(), certs.metrics.foreign_roots.get()), (1, 0));
+        let written = objects.get(MAP).unwrap();
+        assert_eq!(written["data"]["root-cert.pem"], ours.to_pem());
+        assert_eq!(written["metadata"]["labels"]["istio.io/rev"], "default");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_changed_is_put_right_but_not_for_ever() {
+        let (ours, other) = (mk_bundle(0), mk_bundle(1));
+        let objects = Objects::default();
+        let certs = mk_certs(&objects, &ours);
+        let mut round = mk_round(&certs, &objects);
+        round.work().await;
+        assert_eq!(objects.writes(), ["POST /api/v1/namespaces/shop/configmaps"]);
+        for _ in 0..20 {
+            let mut map = objects.get(MAP).unwrap();
+            map["data"]["root-cert.pem"] = json!(other.to_pem());
+            objects.put(MAP, map.clone());
+            round.maps.insert("shop".to_owned(), Facts::of(serde_json::from_value(objects.get(MAP).unwrap()).unwrap()));
+            round.dirty.insert("shop".to_owned());
+            round.work().await;
+        }
+        assert_eq!(objects.writes().len(), REWRITES as usize, "of two that fight, one stops");
+        tokio::time::advance(REWRITES_WITHIN * 2).await;
+        round.dirty.insert("shop".to_owned());
+        round.work().await;
+        assert_eq!(objects.get(MAP).unwrap()["data"]["root-cert.pem"], ours.to_pem());
     }
 }

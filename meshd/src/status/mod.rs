@@ -117,7 +117,8 @@ impl StatusWriter {
 
     async fn write(&self, key: &ObjectKey, verdict: &Verdict) -> Result<(), ClientError> {
         let api = self.api(key);
-        let found = api.get(&key.name).await?;
+        // Of the status alone we need be no reader of everything.
+        let found = api.get_status(&key.name).await?;
         let labels = found.metadata.labels.as_ref();
         if !is_ours(labels.and_then(|labels| labels.get(REVISION_LABEL)).map(String::as_str), &self.owner.revision) {
             return Ok(());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Client;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use mesh_api::mesh_config::MeshConfig;
@@ -65,9 +65,15 @@ impl Settings {
         if let Some(known) = self.namespaces().get(namespace) {
             return Ok(known.clone());
         }
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        match timeout(DEADLINE, namespaces.get_metadata_opt(namespace)).await {
-            Ok(Ok(found)) => Ok(of_interest(found.and_then(|found| found.metadata.annotations))),
+        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
+        // A list of one: what we may do with namespaces is to list and watch them.
+        let one = ListParams::default().fields(&format!("metadata.name={namespace}"));
+        match timeout(DEADLINE, namespaces.list(&one)).await {
+            Ok(Ok(found)) => {
+                let mut found = found.items.into_iter().map(|found| found.metadata);
+                let found = found.find(|found| found.name.as_deref() == Some(namespace));
+                Ok(of_interest(found.and_then(|found| found.annotations)))
+            }
             Ok(Err(error)) => Err(said(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         }
