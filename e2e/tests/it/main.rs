@@ -9,6 +9,7 @@ mod envoy;
 mod goldens;
 mod interop;
 mod netns;
+mod peers_inject;
 mod tls;
 mod traffic;
 mod world;
