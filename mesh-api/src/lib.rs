@@ -19,7 +19,7 @@ pub mod labels;
 pub mod mesh_config;
 pub mod meta;
 pub mod names;
-mod near;
+pub mod near;
 pub mod object;
 pub mod parse;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The near name on a typing error: "did you mean …?".
 
 /// The candidate that `text` was probably meant to be: equal but for case, `_` and `-`, or one or two letters away.
-pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Quadratic in the length: nobody mistypes a name of a hundred letters.
     if text.len() > 100 {
         return None;

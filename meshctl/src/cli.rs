@@ -3,9 +3,17 @@
 use clap::{Parser, Subcommand};
 
 use crate::cmd::inject::InjectArgs;
+use crate::cmd::install::InstallArgs;
+use crate::cmd::manifest::ManifestArgs;
+use crate::cmd::profile::ProfileArgs;
 use crate::cmd::proxy_config::ConfigArgs;
 use crate::cmd::proxy_status::StatusArgs;
+use crate::cmd::revision::RevisionArgs;
+use crate::cmd::tag::TagArgs;
+use crate::cmd::uninstall::UninstallArgs;
+use crate::cmd::upgrade::UpgradeArgs;
 use crate::cmd::validate::ValidateArgs;
+use crate::cmd::verify_install::VerifyArgs;
 use crate::cmd::version::VersionArgs;
 use crate::cmd::workload::WorkloadArgs;
 use crate::demo::run::DemoArgs;
@@ -41,6 +49,23 @@ pub enum Command {
     /// Add proxies to the pods of manifests
     #[command(visible_alias = "kube-inject")]
     Inject(InjectArgs),
+    /// Install the mesh into a cluster
+    #[command(visible_alias = "apply")]
+    Install(InstallArgs),
+    /// Bring an installation to this release, with its settings
+    Upgrade(UpgradeArgs),
+    /// Remove a revision, or everything
+    Uninstall(UninstallArgs),
+    /// Check that what was installed is there and works
+    VerifyInstall(VerifyArgs),
+    /// Let names stand for revisions
+    Tag(TagArgs),
+    /// Show which control planes there are
+    Revision(RevisionArgs),
+    /// Show what would be installed
+    Manifest(ManifestArgs),
+    /// Show what an installation can begin with
+    Profile(ProfileArgs),
     /// Show whether proxies hold what was made for them
     #[command(visible_alias = "ps")]
     ProxyStatus(StatusArgs),
@@ -61,6 +86,14 @@ impl Command {
             Self::Version(args) => args.output.output,
             Self::Validate(args) => args.output.output,
             Self::ProxyStatus(args) => args.output.output,
+            Self::Install(args) => args.output.output,
+            Self::Upgrade(args) => args.output.output,
+            Self::Uninstall(args) => args.output.output,
+            Self::VerifyInstall(args) => args.output.output,
+            Self::Tag(args) => args.output(),
+            Self::Revision(args) => args.output(),
+            Self::Manifest(args) => args.output(),
+            Self::Profile(args) => args.output(),
             Self::ProxyConfig(args) => args.output().output,
             Self::Workload(args) => args.output().output,
             Self::Inject(_) | Self::Demo(_) => Format::Table,

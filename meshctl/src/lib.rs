@@ -9,6 +9,7 @@ pub mod exit;
 pub mod files;
 pub mod find;
 pub mod http;
+pub mod install;
 pub mod kube;
 pub mod netns;
 pub mod printer;

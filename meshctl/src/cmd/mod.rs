@@ -1,9 +1,17 @@
 //! One file for each command.
 
 pub mod inject;
+pub mod install;
+pub mod manifest;
+pub mod profile;
 pub mod proxy_config;
 pub mod proxy_status;
+pub mod revision;
+pub mod tag;
+pub mod uninstall;
+pub mod upgrade;
 pub mod validate;
+pub mod verify_install;
 pub mod version;
 pub mod workload;
 
