@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests read their cases and may fail")]
 
+mod analyze;
 mod counts;
 mod fixture;
 mod golden;

@@ -1,0 +1,47 @@
+//! Annotations of Istio's that it does not know, that stand on the wrong kind, or that it retired.
+
+use super::Check;
+use crate::analyze::annotations::{ANY, DEFINED, IGNORED};
+use crate::analyze::message::{DEPRECATED_ANNOTATION, MISPLACED_ANNOTATION, Messages, UNKNOWN_ANNOTATION};
+use crate::analyze::objects::{Objects, Subject};
+use crate::analyze::sorts::Sort;
+
+pub(super) const CHECK: Check =
+    Check { name: "annotations", doc: "Annotations of the mesh are known, and stand where they act", needs: &[], run };
+
+const KINDS: [Sort; 4] = [Sort::NAMESPACE, Sort::SERVICE, Sort::POD, Sort::DEPLOYMENT];
+const INJECT: &str = "sidecar.istio.io/inject";
+
+fn run(objects: &Objects, messages: &mut Messages) {
+    for sort in KINDS {
+        for subject in objects.of(sort) {
+            for (name, _) in subject.pairs("metadata.annotations") {
+                one(subject, sort, name, messages);
+            }
+        }
+    }
+}
+
+fn one(subject: &Subject, sort: Sort, name: &str, messages: &mut Messages) {
+    let ours = name == "kubernetes.io/ingress.class"
+        || name.split_once('/').is_some_and(|(domain, _)| domain.ends_with("istio.io"));
+    if !ours || IGNORED.contains(&name) {
+        return;
+    }
+    let path = format!("metadata.annotations.{name}");
+    let Some(defined) = DEFINED.iter().find(|defined| defined.name == name) else {
+        messages.tell(&UNKNOWN_ANNOTATION, subject, path, format!("Unknown annotation: {name}"));
+        return;
+    };
+    // With the label beside it the author knows, and wants both.
+    if defined.is_deprecated && !(name == INJECT && subject.label(INJECT).is_some()) {
+        let instead = if name == INJECT { " in favor of the \"sidecar.istio.io/inject\" label" } else { "" };
+        let text =
+            format!("Annotation {name:?} has been deprecated{instead} and may not work in future Istio versions.");
+        messages.tell(&DEPRECATED_ANNOTATION, subject, path.clone(), text);
+    }
+    if defined.kinds != ANY && !defined.kinds.contains(&sort.kind) {
+        let text = format!("Misplaced annotation: {name} can only be applied to {}", defined.kinds.join(", "));
+        messages.tell(&MISPLACED_ANNOTATION, subject, path, text);
+    }
+}
