@@ -1,12 +1,17 @@
 //! A mesh on a cluster: `meshctl`, the control plane, and manifests of workloads.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-use super::Cluster;
+use serde_json::Value;
+
+use super::{Cluster, Namespace, wait};
 use crate::process::binary;
 
 /// Longest that one call of `meshctl` may take, in seconds: it waits for rollouts.
 const MESHCTL_SECONDS: &str = "300";
+/// Where a proxy's metrics are.
+const METRICS: u16 = 15_020;
 
 /// Name of one of our images as `cargo xtask e2e` built it.
 ///
@@ -46,6 +51,11 @@ pub fn meshctl(args: &[&str]) -> String {
     stdout
 }
 
+/// Namespace of the control plane.
+pub const SYSTEM: &str = "istio-system";
+/// What asks for injection by the default revision.
+pub const INJECTED: (&str, &str) = ("istio-injection", "enabled");
+
 impl Cluster {
     /// Installs the default revision, unless it is there.
     ///
@@ -53,25 +63,91 @@ impl Cluster {
     /// When it cannot be installed.
     #[track_caller]
     pub fn with_mesh(&self) {
-        const NAMESPACE: &str = "istio-system";
-        if self.find("apps/v1", "Deployment", Some(NAMESPACE), "istiod").is_none() {
+        if self.find("apps/v1", "Deployment", Some(SYSTEM), "istiod").is_none() {
             install(&[]);
         }
-        self.rolled_out("Deployment", NAMESPACE, "istiod");
+        self.rolled_out("Deployment", SYSTEM, "istiod");
+    }
+
+    /// A namespace whose pods get proxies of the default revision, which is installed unless it is there.
+    ///
+    /// # Panics
+    /// When there is no mesh to be had.
+    #[track_caller]
+    #[must_use]
+    pub fn mesh_namespace(&self, name: &str) -> Namespace {
+        self.with_mesh();
+        self.namespace(name, &[INJECTED])
     }
 }
 
-/// Installs with the images under test.
+/// Installs with the images under test, and with little asked of a small machine.
 ///
 /// # Panics
 /// When it fails.
 #[track_caller]
 pub fn install(more: &[&str]) {
-    let hub = format!("values.global.hub={}", variable("MESH_HUB"));
-    let tag = format!("values.global.tag={}", variable("MESH_TAG"));
-    let mut args = vec!["install", "-y", "--set", &hub, "--set", &tag];
+    let settings = [
+        format!("values.global.hub={}", variable("MESH_HUB")),
+        format!("values.global.tag={}", variable("MESH_TAG")),
+        "values.global.imagePullPolicy=IfNotPresent".to_owned(),
+        "values.global.proxy.resources.requests.cpu=5m".to_owned(),
+        "values.global.proxy.resources.requests.memory=32Mi".to_owned(),
+        "values.pilot.resources.requests.cpu=10m".to_owned(),
+        "values.pilot.resources.requests.memory=64Mi".to_owned(),
+    ];
+    let mut args = vec!["install", "-y"];
+    args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     args.extend(more);
     _ = meshctl(&args);
+}
+
+/// One sample of a metric: its labels and its value.
+pub type Sample = (BTreeMap<String, String>, f64);
+
+/// The samples of one metric on a page in Prometheus' format.
+#[must_use]
+pub fn samples(page: &str, metric: &str) -> Vec<Sample> {
+    let lines = page.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+    lines
+        .filter_map(|line| {
+            let (labels, value) = line.rsplit_once("} ")?;
+            let labels = labels.split("\",").filter_map(|label| label.split_once("=\""));
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()));
+            Some((labels.collect(), value.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+impl Namespace {
+    /// `istio_requests_total` as the proxy of a pod counts it.
+    ///
+    /// # Panics
+    /// When it does not say.
+    #[track_caller]
+    #[must_use]
+    pub fn requests(&self, pod: &str) -> Vec<Sample> {
+        let page =
+            self.get(pod, METRICS, "/stats/prometheus").unwrap_or_else(|error| panic!("metrics of {pod}: {error}"));
+        samples(&page.body, "istio_requests_total")
+    }
+
+    /// Waits until the proxies of all ready pods hold what was made for them last, as `meshctl proxy-status` shows it.
+    ///
+    /// # Panics
+    /// When they do not.
+    #[track_caller]
+    pub fn synced(&self) {
+        let names = |pod: &Value| pod["metadata"]["name"].as_str().map(|name| format!("{name}.{}", self.name));
+        wait(&format!("the proxies of {} are in sync", self.name), || {
+            let pods: Vec<String> = self.pods("").iter().filter_map(names).collect();
+            let table = meshctl(&["proxy-status"]);
+            let line = |pod: &String| table.lines().find(|line| line.starts_with(pod.as_str()));
+            let good =
+                |line: &str| line.matches("SYNCED").count() >= 4 && !line.contains("STALE") && !line.contains("ERROR");
+            if pods.iter().all(|pod| line(pod).is_some_and(good)) { Ok(()) } else { Err(table) }
+        });
+    }
 }
 
 /// A Service named `name` with one port, of workloads with the label `app: name` that listen on 8080.
@@ -117,4 +193,17 @@ spec:
         resources: {{requests: {{cpu: 5m, memory: 16Mi}}}}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_with_their_labels() {
+        let page = "# TYPE a counter\na{x=\"1, 2\",y=\"\"} 3\nab{x=\"1\"} 4\n";
+        let labels = [("x", "1, 2"), ("y", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(samples(page, "a"), [(BTreeMap::from(labels), 3.0)]);
+        assert_eq!(samples(page, "b"), []);
+    }
 }

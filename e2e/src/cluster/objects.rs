@@ -113,6 +113,18 @@ impl Cluster {
         });
     }
 
+    /// Ends a pod at once, without a word to its processes.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn kill_pod(&self, namespace: &str, name: &str) {
+        let api = self.api("v1", "Pod", Some(namespace)).unwrap();
+        let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let deleted = run("killing a pod", api.delete(name, &params));
+        deleted.map(drop).unwrap_or_else(|error| panic!("killing {name}: {error}"));
+    }
+
     /// For clean-up: as [`Self::delete`], but never fails.
     pub(super) fn try_delete(&self, version: &str, kind: &str, namespace: Option<&str>, name: &str) {
         if let Err(error) = self.deletion(version, kind, namespace, name) {

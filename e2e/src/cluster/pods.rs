@@ -1,6 +1,9 @@
 //! Asking pods: commands, logs, single requests, load.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +20,8 @@ use crate::client::{Answer, parse, question};
 const OUTPUT_BYTES: u64 = 16 << 20;
 /// What a client's own bound on time is exceeded by at most.
 const LOAD_SLACK: Duration = Duration::from_secs(60);
+/// One round of load.
+const ROUND: Duration = Duration::from_secs(6);
 
 /// What a command in a container did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,48 +184,120 @@ impl Namespace {
     #[track_caller]
     #[must_use]
     pub fn shop(&self, pod: &str, args: &[&str]) -> Value {
-        self.load(pod, args).finish()
+        let client = Client {
+            cluster: self.cluster.clone(),
+            namespace: self.name.clone(),
+            pod: pod.to_owned(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        };
+        client.run(super::CALL + LOAD_SLACK).unwrap_or_else(|error| panic!("the client: {error}"))
     }
 
-    /// Starts one of the shop's clients in a pod's container `app`. It needs `--duration` or `--count`.
+    /// Keeps one of the shop's clients at work in a pod's container `app` until told to stop.
     #[must_use]
     pub fn load(&self, pod: &str, args: &[&str]) -> Load {
-        let (cluster, namespace, pod) = (self.cluster.clone(), self.name.clone(), pod.to_owned());
-        let command: Vec<String> =
-            ["/usr/local/bin/shop", "client"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
-        let thread = std::thread::spawn(move || {
-            let command: Vec<&str> = command.iter().map(String::as_str).collect();
-            let ended = cluster.try_exec(&namespace, &pod, "app", &command, Load::LONGEST + LOAD_SLACK)?;
-            let last = ended.stdout.lines().last().unwrap_or_default();
-            serde_json::from_str(last).map_err(|error| format!("{error}: {ended:?}"))
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = [Duration::ZERO, ROUND / 2].map(|delay| {
+            let client = Client {
+                cluster: self.cluster.clone(),
+                namespace: self.name.clone(),
+                pod: pod.to_owned(),
+                args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            };
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || client.rounds(delay, &stop))
         });
-        Load { thread }
+        Load { stop, threads: threads.into() }
     }
 }
 
-/// A client under way in a pod.
+/// One of the shop's clients in a pod.
+#[derive(Debug)]
+struct Client {
+    cluster: Cluster,
+    namespace: String,
+    pod: String,
+    args: Vec<String>,
+}
+
+impl Client {
+    fn run(&self, limit: Duration) -> Result<Value, String> {
+        let command = ["/usr/local/bin/shop", "client"].into_iter().chain(self.args.iter().map(String::as_str));
+        let command: Vec<&str> = command.collect();
+        let ended = self.cluster.try_exec(&self.namespace, &self.pod, "app", &command, limit)?;
+        let last = ended.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last).map_err(|error| format!("{error}: {ended:?}"))
+    }
+
+    /// Rounds of load, one after the other.
+    #[expect(clippy::disallowed_methods, reason = "the two clients of a load take turns in ending")]
+    fn rounds(mut self, delay: Duration, stop: &AtomicBool) -> Result<Vec<Value>, String> {
+        self.args.extend(["--count".to_owned(), "0".to_owned()]);
+        self.args.extend(["--duration".to_owned(), format!("{}s", ROUND.as_secs())]);
+        std::thread::sleep(delay);
+        let mut rounds = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            rounds.push(self.run(ROUND + LOAD_SLACK)?);
+        }
+        Ok(rounds)
+    }
+}
+
+/// Clients at work in a pod: two, which end their rounds at different times, so that there is load at any time.
 #[derive(Debug)]
 pub struct Load {
-    thread: JoinHandle<Result<Value, String>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<Vec<Value>, String>>>,
+}
+
+/// What came of a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Requests that ended, well or not.
+    pub requests: u64,
+    /// Those without an answer, or with one that no client wants.
+    pub failed: u64,
+    /// Answers by version, or by what the client was told to count by.
+    pub by_group: BTreeMap<String, u64>,
+    /// Why requests failed: figures of the rounds in which some did.
+    pub failures: Vec<String>,
 }
 
 impl Load {
-    /// Longest that one may take.
-    pub const LONGEST: Duration = Duration::from_secs(300);
-
-    /// Whether it still runs; a test that counts failures over a change asks this after the change.
-    #[must_use]
-    pub fn running(&self) -> bool {
-        !self.thread.is_finished()
-    }
-
-    /// Waits for its end and returns its figures.
+    /// Lets the rounds under way end and returns all figures.
     ///
     /// # Panics
-    /// When it printed none.
+    /// When a client printed none.
     #[track_caller]
     #[must_use]
-    pub fn finish(self) -> Value {
-        self.thread.join().unwrap().unwrap_or_else(|error| panic!("the client: {error}"))
+    pub fn finish(mut self) -> Figures {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut figures = Figures::default();
+        for thread in std::mem::take(&mut self.threads) {
+            for round in thread.join().unwrap().unwrap_or_else(|error| panic!("the client: {error}")) {
+                figures.add(&round);
+            }
+        }
+        figures
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Figures {
+    fn add(&mut self, round: &Value) {
+        let failed = round["failed"].as_u64().unwrap_or(0);
+        self.requests += round["requests"].as_u64().unwrap_or(0);
+        self.failed += failed;
+        for (group, count) in round["by_group"].as_object().into_iter().flatten() {
+            *self.by_group.entry(group.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+        if failed > 0 {
+            self.failures.push(round.to_string());
+        }
     }
 }

@@ -61,6 +61,7 @@ impl CaseProxy {
             idle_timeout: None,
             http10: false,
             unprivileged: self.unprivileged,
+            dns_capture: false,
         }
     }
 
