@@ -53,6 +53,12 @@ pub fn control_plane_rules() -> Vec<Rule> {
     rules(Reach::ControlPlane)
 }
 
+/// What it reads besides the kinds of the table: the webhooks that give revisions further names.
+#[must_use]
+pub fn tag_rule() -> Rule {
+    Rule { group: "admissionregistration.k8s.io", resources: vec!["mutatingwebhookconfigurations"], verbs: WATCH_VERBS }
+}
+
 fn rules(reach: Reach) -> Vec<Rule> {
     let mut groups: BTreeMap<&'static str, Vec<&'static str>> = BTreeMap::new();
     for kind in Kind::ALL.iter().filter(|kind| kind.reach() == reach) {

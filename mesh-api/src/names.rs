@@ -80,6 +80,8 @@ names! {
         TLS_MODE_LABEL = "security.istio.io/tlsMode";
         /// The control plane revision that reads an object or injects a pod.
         REVISION_LABEL = "istio.io/rev";
+        /// On a webhook: the further name that it gives the revision of its `istio.io/rev`.
+        TAG_LABEL = "istio.io/tag";
         /// Who looks after an object; ours say [`MANAGED_BY`], and objects of others are left alone.
         MANAGED_BY_LABEL = "app.kubernetes.io/managed-by";
         /// The network a workload or namespace is in.

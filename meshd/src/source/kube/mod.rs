@@ -9,6 +9,7 @@ mod door;
 mod slice;
 mod stand_in;
 mod store;
+mod tags;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -44,12 +45,14 @@ pub(crate) struct KubeSource {
     viewer: Viewer,
     metrics: WatchMetrics,
     kinds: Vec<Kind>,
+    /// Whether revisions may have further names.
+    tags: bool,
 }
 
 impl KubeSource {
     /// The source of a cluster.
     pub(crate) fn new(client: Client, viewer: Viewer, metrics: WatchMetrics) -> Self {
-        Self { client, viewer, metrics, kinds: Kind::ALL.to_vec() }
+        Self { client, viewer, metrics, kinds: Kind::ALL.to_vec(), tags: true }
     }
 
     fn wanted(&self, kind: Kind) -> Wanted {
@@ -83,6 +86,10 @@ async fn run(source: KubeSource, events: mpsc::Sender<Event>, mut drain: Watcher
     let mut watches = Watches { running: JoinSet::new(), kinds: HashMap::new() };
     for kind in &source.kinds {
         watches.spawn(*kind, source.watch(*kind, tell.clone()), Duration::ZERO);
+    }
+    let mut tags = JoinSet::new();
+    if source.tags {
+        tags.spawn(tags::follow(source.client.clone(), source.viewer.revision.clone(), tell.clone()));
     }
     let mut intake = Intake::new(&source);
     let mut batch = Vec::new();
@@ -142,6 +149,8 @@ struct Intake {
     listings: BTreeMap<Kind, u64>,
     /// Kinds that were never listed to the end.
     missing: BTreeSet<Kind>,
+    /// Whether the tags of the revision are not known yet.
+    untagged: bool,
     synced: bool,
 }
 
@@ -153,6 +162,7 @@ impl Intake {
             metrics: source.metrics.clone(),
             listings: BTreeMap::new(),
             missing: source.kinds.iter().copied().collect(),
+            untagged: source.tags,
             synced: false,
         }
     }
@@ -183,6 +193,10 @@ impl Intake {
                     self.missing.remove(&kind);
                     self.count(kind);
                 }
+                Told::Tags(tags) => {
+                    self.untagged = false;
+                    self.store.set_tags(tags, &mut changes);
+                }
                 Told::Health(kind, finding) => changes.push(self.health(kind, finding)),
             }
         }
@@ -191,7 +205,7 @@ impl Intake {
             let received = received.unwrap_or_else(|| tokio::time::Instant::now().into_std());
             events.push(Event::Changed { received, changes });
         }
-        if !self.synced && self.missing.is_empty() {
+        if !self.synced && self.missing.is_empty() && !self.untagged {
             self.synced = true;
             events.push(Event::Synced { source: self.source.clone() });
         }

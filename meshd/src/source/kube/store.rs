@@ -3,7 +3,7 @@
 //! Objects are kept although the world has them too (they are shared, not copied): a namespace that is selected later brings
 //! its objects along, and a list after a gap says what is gone only by what it no longer has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, Name, Namespace, ObjectKey, Revision};
@@ -47,6 +47,8 @@ pub(super) struct Store {
     kinds: BTreeMap<Kind, BTreeMap<(Namespace, Name), Entry>>,
     /// Which namespaces are looked at; none is all.
     selectors: Vec<LabelSelector>,
+    /// Further names of the revision.
+    tags: BTreeSet<Str>,
     /// Counts lists.
     listing: u64,
 }
@@ -66,7 +68,7 @@ struct Entry {
 impl Store {
     /// An empty cluster.
     pub(super) fn new(viewer: Viewer) -> Self {
-        Self { viewer, kinds: BTreeMap::new(), selectors: Vec::new(), listing: 0 }
+        Self { viewer, kinds: BTreeMap::new(), selectors: Vec::new(), tags: BTreeSet::new(), listing: 0 }
     }
 
     /// How many objects of a kind there are.
@@ -78,6 +80,14 @@ impl Store {
     pub(super) const fn begin(&mut self) -> u64 {
         self.listing += 1;
         self.listing
+    }
+
+    /// The revision has these further names now.
+    pub(super) fn set_tags(&mut self, tags: BTreeSet<Str>, changes: &mut Vec<Change>) {
+        if tags != self.tags {
+            self.tags = tags;
+            self.show_again(None, changes);
+        }
     }
 
     /// Takes in what a watch saw. `listing` is the list that the kind's objects are in now.
@@ -218,7 +228,7 @@ impl Store {
             return true;
         }
         let wanted = meta.labels.get(REVISION_LABEL).map(Str::as_str).unwrap_or_default();
-        wanted.is_empty() || wanted == self.viewer.revision.as_str()
+        wanted.is_empty() || wanted == self.viewer.revision.as_str() || self.tags.contains(wanted)
     }
 
     fn config_id(&self) -> (Namespace, Name) {

@@ -9,6 +9,7 @@
 //!
 //! Pauses grow and have some chance in them. A page that is too large is asked for in smaller parts.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -17,6 +18,7 @@ use mesh_api::finding::Finding;
 use mesh_api::kinds::Kind;
 use mesh_api::meta::Meta;
 use mesh_api::parse::received;
+use mesh_api::text::Str;
 use mesh_api_rt::backoff::Backoff;
 use mesh_api_rt::report::Report;
 use rand::RngExt as _;
@@ -58,6 +60,8 @@ pub(super) enum Told {
     },
     /// The list that was begun is complete.
     Listed(Kind),
+    /// Further names of the revision.
+    Tags(BTreeSet<Str>),
     /// What is wrong with the watch itself, if anything.
     Health(Kind, Option<Finding>),
 }

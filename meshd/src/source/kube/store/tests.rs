@@ -76,6 +76,21 @@ fn objects_of_other_revisions_are_not_seen() {
 }
 
 #[test]
+fn a_tag_is_another_name_of_the_revision() {
+    let mut bed = mk_bed("canary");
+    let kind = Kind::PeerAuthentication;
+    bed.put(kind, "shop", "a", json!({"labels": {"istio.io/rev": "prod"}}), &[]);
+    let mut tag = |tags: &[&str], expect: &[&str]| {
+        let mut changes = Vec::new();
+        bed.store.set_tags(tags.iter().copied().map(Str::from).collect(), &mut changes);
+        assert_eq!(words(&changes), expect);
+    };
+    tag(&["prod", "test"], &["+PeerAuthentication/shop/a"]);
+    tag(&["prod"], &[]);
+    tag(&[], &["-PeerAuthentication/shop/a"]);
+}
+
+#[test]
 fn namespaces_that_are_not_selected_are_not_seen() {
     let mut bed = mk_bed("default");
     let (mesh, other) = (json!({"labels": {"mesh": "on"}}), json!({"labels": {"mesh": "off"}}));

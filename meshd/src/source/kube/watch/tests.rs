@@ -113,6 +113,7 @@ fn mk_bed(kind: Kind) -> Bed {
     };
     let mut source = KubeSource::new(Client::new(service, "default"), viewer, metrics.register().unwrap());
     source.kinds = vec![kind];
+    source.tags = false;
     let (tell, told) = mpsc::channel(64);
     let (trigger, watcher) = drain::channel();
     tokio::spawn(Box::new(source).run(tell, watcher));
