@@ -4,3 +4,4 @@ mod lifecycle;
 mod main_path;
 mod plain;
 mod pods;
+mod source;
