@@ -11,6 +11,7 @@
 //! anew and gives the same pod.
 
 mod annotations;
+mod custom;
 mod decide;
 mod image;
 mod merge;
@@ -36,6 +37,7 @@ use mesh_api::{
 };
 use serde_json::Value;
 
+use self::custom::Custom;
 pub use self::{
     decide::{Cause, Decision, IGNORED_NAMESPACES, PodFacts, SkipReason},
     owner::Owner,
@@ -60,6 +62,15 @@ pub enum ConfigError {
     /// Key `values`.
     #[error("the injector's values cannot be read")]
     Values(#[source] Box<ParseError>),
+    /// A template of key `config`.
+    #[error("template {name:?} of the injector's configuration cannot be read")]
+    Template {
+        /// Which.
+        name: Str,
+        /// Why.
+        #[source]
+        source: mesh_api_gotmpl::Error,
+    },
 }
 
 /// Why a pod cannot be injected. Its text is for the author of the pod, and names the annotation.
@@ -118,6 +129,7 @@ pub enum Admission {
 #[derive(Clone, Debug)]
 pub struct Injector {
     config: InjectorConfig,
+    custom: Custom,
     values: InjectValues,
     mesh: MeshConfig,
     revision: Str,
@@ -129,13 +141,14 @@ impl Injector {
     /// defaults of the chart. `revision` is that of the control plane; empty means the default one.
     ///
     /// # Errors
-    /// When one of the texts is not YAML or JSON, or the configuration has a field of a wrong type.
+    /// When one of the texts is not YAML or JSON, the configuration has a field of a wrong type, or a template is none.
     pub fn from_config(config: &str, values: &str, mesh: &MeshConfig, revision: &str) -> Result<Self, ConfigError> {
         let (config, mut findings) = InjectorConfig::parse(config).map_err(ConfigError::Config)?;
         let (values, more) = InjectValues::parse(values).map_err(ConfigError::Values)?;
         findings.extend(more);
+        let custom = Custom::parse(&config)?;
         let revision = if revision.is_empty() { DEFAULT_REVISION } else { revision };
-        Ok(Self { config, values, mesh: mesh.clone(), revision: revision.into(), findings })
+        Ok(Self { config, custom, values, mesh: mesh.clone(), revision: revision.into(), findings })
     }
 
     /// What was found in the configuration: unknown fields, values that do not act.

@@ -140,16 +140,11 @@ fn chosen(injector: &Injector, pod: &Value) -> Vec<String> {
     resolved.collect()
 }
 
+/// Renders a template: one of the configuration, else a built-in one.
 fn render(name: &str, data: &template::Data<'_>) -> Result<Value, Refusal> {
-    let config = &data.injector.config;
-    if config.templates.keys().any(|own| own == name) {
-        return Err(Refusal::new(format!(
-            "template {name:?} of the injector's configuration cannot be rendered: Go templates are not supported yet"
-        )));
-    }
-    template::render(name, data).unwrap_or_else(|| {
-        let known: Vec<&str> =
-            template::BUILT_IN.into_iter().chain(config.templates.keys().map(|own| own.as_str())).collect();
+    let custom = &data.injector.custom;
+    custom.render(name, data).or_else(|| template::render(name, data)).unwrap_or_else(|| {
+        let known: Vec<&str> = template::BUILT_IN.into_iter().chain(custom.names()).collect();
         Err(Refusal::new(format!("requested template {name:?} not found; have {}", known.join(", "))))
     })
 }

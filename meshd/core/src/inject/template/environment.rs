@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Data, variable, view};
 
 /// Default of `defaultConfig.discoveryAddress`.
-const DISCOVERY_ADDRESS: &str = "istiod.istio-system.svc:15012";
+pub(in crate::inject) const DISCOVERY_ADDRESS: &str = "istiod.istio-system.svc:15012";
 
 /// Variables of a template, in the order of Istio's.
 pub(super) fn variables(data: &Data<'_>) -> Vec<Value> {
@@ -88,7 +88,7 @@ fn ca_address(data: &Data<'_>) -> String {
 }
 
 /// The proxy's configuration as JSON, without fields that say what holds anyway: a pod's specification stays small.
-fn proxy_config(data: &Data<'_>) -> String {
+pub(in crate::inject) fn proxy_config(data: &Data<'_>) -> String {
     let value = serde_json::to_value(data.proxy).unwrap_or_default();
     let defaults = [
         ("configPath", json!("./etc/istio/proxy")),
@@ -125,7 +125,7 @@ fn pod_ports(data: &Data<'_>) -> String {
 
 /// The service's attributes for OpenTelemetry, when a provider asks for them by `serviceAttributeEnrichment`.
 /// istio/istio: pkg/kube/inject/template.go otelResourceAttributes.
-fn resource_attributes(data: &Data<'_>) -> Option<String> {
+pub(in crate::inject) fn resource_attributes(data: &Data<'_>) -> Option<String> {
     let wanted = data.injector.mesh.extension_providers.iter().any(|provider| {
         let enrichment = provider.opentelemetry.as_ref().and_then(|otel| otel.get("serviceAttributeEnrichment"));
         enrichment.and_then(Value::as_str) == Some("OTEL_SEMANTIC_CONVENTIONS")

@@ -1,7 +1,7 @@
 //! The built-in templates: what a pod gets, before anything of the pod's own counts. istio/istio: the files
 //! injection-template.yaml and gateway-injection-template.yaml of the chart istio-discovery.
 
-mod environment;
+pub(super) mod environment;
 mod gateway;
 mod init;
 mod sidecar;
@@ -17,6 +17,8 @@ use super::{Injector, Owner, PROXY_CONTAINER, Refusal, view};
 
 /// Names of the built-in templates.
 pub(super) const BUILT_IN: [&str; 2] = [SIDECAR_TEMPLATE, GATEWAY_TEMPLATE];
+
+pub(super) use self::sidecar::with_network;
 
 /// Longest value of a label, in bytes.
 const MAX_LABEL: usize = 63;

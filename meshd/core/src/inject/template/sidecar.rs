@@ -84,7 +84,7 @@ fn for_plugin(data: &Data<'_>, provider: CniProvider, annotations: &mut Map<Stri
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
 /// The networks with Istio's among them: a list with commas, or a JSON list of objects.
-fn with_network(networks: &str) -> String {
+pub(in crate::inject) fn with_network(networks: &str) -> String {
     if networks.is_empty() {
         return "default/istio-cni".to_owned();
     }
