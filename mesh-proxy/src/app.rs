@@ -1,6 +1,7 @@
 //! The composition root of `mesh-proxy proxy`: builds the parts, starts the threads, ends them in order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,22 +15,23 @@ use mesh_proxy_core::stats::Workload;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::admin;
 use crate::agent::log_levels;
 use crate::agent::probe::{ProbeSettings, Probers};
 use crate::agent::scrape::Targets;
 use crate::agent::shutdown::{Action, CHECK, Ending, Event};
 use crate::args::ProxyArgs;
-use crate::bootstrap::{self, Bootstrap, ProcessEnv};
+use crate::bootstrap::{self, Bootstrap, Env as _, ProcessEnv};
 use crate::config::client::{self, Control};
 use crate::config::identity;
 use crate::config::store::Store;
+use crate::dns::settings::DnsSettings;
 use crate::net::accept::{Dispatcher, Inbox};
 use crate::net::sockopt;
 use crate::telemetry::Hub;
 use crate::telemetry::access_log::Sinks;
 use crate::tls::store::TlsStore;
 use crate::worker::{self, DrainPhase, LocalMetadata, Shared};
+use crate::{admin, dns};
 
 /// Time between the end of the drain and the end of the process, for connections to be closed.
 const FORCE: Duration = Duration::from_secs(1);
@@ -48,6 +50,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
         log_levels::read(&args.log_output_level, &args.proxy_log_level, &args.proxy_component_log_level)
             .context("reading the log levels")?;
     let logs = telemetry::init(format, levels).context("starting logs")?;
+    mesh_api_rt::panics::log_all();
     if !unknown.is_empty() {
         tracing::info!(names = unknown.join(","), "Log levels of components that this proxy does not have");
     }
@@ -58,6 +61,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
         sockopt::check_mark(mark).context("the loop guard of redirection by mark cannot work")?;
     }
     let shared = Arc::new(shared(&bootstrap));
+    serve_names(&bootstrap, &shared)?;
     let sinks = Sinks::start().context("starting the access log")?;
     let hub = Hub::new(&bootstrap.node, shared.identity.clone(), sinks);
     let (dispatcher, inboxes) = Dispatcher::new(bootstrap.workers);
@@ -98,6 +102,22 @@ fn shared(bootstrap: &Bootstrap) -> Shared {
         drain: watch::Sender::new(DrainPhase::Running),
         early: bootstrap.early_listeners(),
     }
+}
+
+/// Captured look-ups arrive from the start; until the first table of names they are told to come again.
+fn serve_names(bootstrap: &Bootstrap, shared: &Arc<Shared>) -> anyhow::Result<()> {
+    let metadata = &bootstrap.node.metadata;
+    // A gateway captures nothing; it answers who is told to ask it (istio/istio: pkg/istio-agent/agent.go).
+    let wanted = if bootstrap.is_gateway() { metadata.enables_dns_server() } else { metadata.dns_capture };
+    if !wanted {
+        return Ok(());
+    }
+    let resolv = Path::new("/etc/resolv.conf");
+    let settings = DnsSettings::read(|name| ProcessEnv.get(name), resolv, bootstrap.socket_mark)
+        .context("reading where look-ups of names are served")?;
+    shared.store.names.enable(settings.place(&bootstrap.node));
+    tracing::info!(addresses = ?settings.addresses, servers = ?settings.resolv.servers, "Look-ups of names are captured");
+    dns::server::start(settings, Arc::clone(&shared.store.names)).context("serving look-ups of names")
 }
 
 fn probers(bootstrap: &Bootstrap) -> anyhow::Result<Probers> {

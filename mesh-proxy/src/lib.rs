@@ -13,6 +13,7 @@ pub mod capture;
 pub mod config;
 pub mod conn;
 pub mod connections;
+pub mod dns;
 pub mod http;
 pub mod listeners;
 pub mod net;

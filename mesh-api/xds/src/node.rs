@@ -146,6 +146,22 @@ pub struct NodeMetadata {
     pub other: BTreeMap<String, Value>,
 }
 
+impl NodeMetadata {
+    /// Whether the proxy answers look-ups of names: captured ones (`DNS_CAPTURE`), or those that it is sent
+    /// (`ENABLE_DNS_SERVER`, of gateways).
+    #[must_use]
+    pub fn serves_names(&self) -> bool {
+        self.dns_capture || self.enables_dns_server()
+    }
+
+    /// Whether the proxy answers look-ups that it is sent (`ENABLE_DNS_SERVER`).
+    #[must_use]
+    pub fn enables_dns_server(&self) -> bool {
+        let said = self.other.get("ENABLE_DNS_SERVER").and_then(Value::as_str);
+        matches!(said, Some("true" | "1" | "t" | "T" | "True" | "TRUE"))
+    }
+}
+
 /// How traffic reaches a sidecar (`INTERCEPTION_MODE`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

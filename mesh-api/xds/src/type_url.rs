@@ -20,25 +20,35 @@ pub enum TypeUrl {
     VirtualHost,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
     Secret,
+    /// `istio.networking.nds.v1.NameTable` (NDS): the names that a proxy answers for.
+    NameTable,
     /// `lateen.v1.Generation`: the mark that ends a consistent set.
     Generation,
 }
 
 impl TypeUrl {
     /// All types in the order of sending.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Cluster,
         Self::Endpoint,
         Self::Listener,
         Self::RouteConfiguration,
         Self::VirtualHost,
         Self::Secret,
+        Self::NameTable,
         Self::Generation,
     ];
 
     /// The types that carry configuration, in the order of sending: all but the mark.
-    pub const CONFIG: [Self; 6] =
-        [Self::Cluster, Self::Endpoint, Self::Listener, Self::RouteConfiguration, Self::VirtualHost, Self::Secret];
+    pub const CONFIG: [Self; 7] = [
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::RouteConfiguration,
+        Self::VirtualHost,
+        Self::Secret,
+        Self::NameTable,
+    ];
 
     /// The URL on the wire.
     #[must_use]
@@ -50,6 +60,7 @@ impl TypeUrl {
             Self::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::NameTable => "type.googleapis.com/istio.networking.nds.v1.NameTable",
             Self::Generation => "type.googleapis.com/lateen.v1.Generation",
         }
     }
@@ -60,7 +71,7 @@ impl TypeUrl {
         Self::ALL.into_iter().find(|known| known.as_str() == url)
     }
 
-    /// The usual short word: `CDS`, `EDS`, …; `MARK` for the generation mark.
+    /// The usual short word: `CDS`, `EDS`, `NDS`, …; `MARK` for the generation mark.
     #[must_use]
     pub const fn short(self) -> &'static str {
         match self {
@@ -70,6 +81,7 @@ impl TypeUrl {
             Self::RouteConfiguration => "RDS",
             Self::VirtualHost => "VHDS",
             Self::Secret => "SDS",
+            Self::NameTable => "NDS",
             Self::Generation => "MARK",
         }
     }
@@ -77,11 +89,11 @@ impl TypeUrl {
     /// Whether a first request without names asks for everything.
     ///
     /// xDS protocol, "How the client specifies what resources to return": the empty list is a wildcard for listeners and
-    /// clusters only. All types accept an explicit `*`.
+    /// clusters only; of Istio's own types, names are asked for as a whole. All types accept an explicit `*`.
     #[must_use]
     pub const fn empty_means_all(self) -> bool {
         match self {
-            Self::Cluster | Self::Listener | Self::Generation => true,
+            Self::Cluster | Self::Listener | Self::NameTable | Self::Generation => true,
             Self::Endpoint | Self::RouteConfiguration | Self::VirtualHost | Self::Secret => false,
         }
     }
@@ -96,7 +108,8 @@ impl TypeUrl {
             Self::RouteConfiguration => 3,
             Self::VirtualHost => 4,
             Self::Secret => 5,
-            Self::Generation => 6,
+            Self::NameTable => 6,
+            Self::Generation => 7,
         }
     }
 }
@@ -109,7 +122,7 @@ impl fmt::Display for TypeUrl {
 
 /// One value for each type; indexed without a chance to miss.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PerType<T>([T; 7]);
+pub struct PerType<T>([T; 8]);
 
 impl<T> PerType<T> {
     /// Builds each value from its type.
@@ -153,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn sending_order_is_cds_eds_lds_rds_vhds_sds_mark() {
+    fn sending_order_is_cds_eds_lds_rds_vhds_sds_nds_mark() {
         let words: Vec<_> = TypeUrl::ALL.iter().map(|t| t.short()).collect();
-        assert_eq!(words, ["CDS", "EDS", "LDS", "RDS", "VHDS", "SDS", "MARK"]);
+        assert_eq!(words, ["CDS", "EDS", "LDS", "RDS", "VHDS", "SDS", "NDS", "MARK"]);
         assert!(TypeUrl::ALL.is_sorted());
     }
 }

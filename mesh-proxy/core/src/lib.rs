@@ -4,6 +4,7 @@
 //! owns sockets, tasks, TLS and clocks; the command line links the same functions to explain what a proxy would do.
 
 pub mod detect;
+pub mod dns;
 pub mod fault;
 pub mod flags;
 pub mod h1;

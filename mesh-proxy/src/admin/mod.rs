@@ -6,6 +6,7 @@
 mod clusters;
 mod drain;
 mod dump;
+mod envoy;
 mod ready;
 mod server_info;
 mod state;
@@ -20,9 +21,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use http::Method;
-use mesh_api_rt::admin::{AdminServer, Router};
+use mesh_api_rt::admin::{AdminServer, Response, Router};
 use mesh_api_rt::listen::{ListenError, ListenerTable};
 use mesh_api_rt::metrics::{DuplicateMetric, Metrics, process};
+use mesh_api_rt::report::Report;
 use mesh_api_rt::telemetry::LogHandle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -91,23 +93,38 @@ struct Admin {
 /// When a port is taken, or the thread cannot be started.
 pub fn start(context: AdminContext, table: &mut ListenerTable) -> Result<AdminServer, AdminError> {
     let bootstrap = Arc::clone(&context.bootstrap);
-    let any: IpAddr = match bootstrap.node.address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     let admin = Arc::new(Admin::new(context)?);
-    let ports = [
-        ("admin", SocketAddr::from(bootstrap.admin), Admin::pages as fn(&Arc<Admin>) -> Router),
-        ("status", SocketAddr::new(any, bootstrap.status_port), Admin::status_pages),
-        ("readiness", SocketAddr::new(any, bootstrap.readiness_port), Admin::readiness_pages),
-        ("metrics", SocketAddr::new(any, bootstrap.metrics_port), Admin::metrics_pages),
+    let mut listeners: Vec<(TcpListener, Router)> = Vec::new();
+    let mut open = |purpose, address: SocketAddr, router| {
+        if address.port() != 0 {
+            let socket = table.listen(address).map_err(|source| AdminError::Listen { purpose, source })?;
+            listeners.push((socket, router));
+        }
+        Ok(())
+    };
+    open("admin", SocketAddr::from(bootstrap.admin), admin.pages())?;
+    let of_pod = [
+        ("status", bootstrap.status_port, Admin::status_pages as fn(&Arc<Admin>) -> Router),
+        ("readiness", bootstrap.readiness_port, Admin::readiness_pages),
+        ("metrics", bootstrap.metrics_port, Admin::metrics_pages),
     ];
-    let mut listeners: Vec<(TcpListener, Router)> = Vec::with_capacity(ports.len());
-    for (purpose, address, pages) in ports.into_iter().filter(|(_, address, _)| address.port() != 0) {
-        let socket = table.listen(address).map_err(|source| AdminError::Listen { purpose, source })?;
-        listeners.push((socket, pages(&admin)));
+    let own = bootstrap.node.address;
+    for (purpose, port, pages) in of_pod {
+        open(purpose, SocketAddr::new(any(own.is_ipv4()), port), pages(&admin))?;
+        // The kubelet and Prometheus may ask at either address of a dual stack pod.
+        if bootstrap.node.metadata.addresses.iter().any(|other| other.is_ipv4() != own.is_ipv4())
+            && let Err::<(), AdminError>(error) =
+                open(purpose, SocketAddr::new(any(!own.is_ipv4()), port), pages(&admin))
+        {
+            tracing::warn!(error = %Report::new(&error), "Not served at the pod's second address");
+        }
     }
     AdminServer::start("admin", listeners).map_err(AdminError::Start)
+}
+
+/// The address that stands for all of a family.
+const fn any(is_ipv4: bool) -> IpAddr {
+    if is_ipv4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }
 
 impl Admin {
@@ -115,6 +132,7 @@ impl Admin {
         let mut metrics = Metrics::new();
         process::register(&mut metrics)?;
         context.hub.register(&mut metrics)?;
+        context.shared.store.names.register(&mut metrics)?;
         let started = Instant::now();
         state::register(&mut metrics, &context.shared, &context.hub, context.bootstrap.workers, started)?;
         let counters = metrics.register()?;
@@ -158,7 +176,16 @@ impl Admin {
             });
         }
         let router = drain::agent_pages(router, self);
+        let router = self.names_page(router);
         ready::page(router, "/healthz/ready", self)
+    }
+
+    /// The names that look-ups are answered from, in the form of Istio's agent.
+    fn names_page(self: &Arc<Self>, router: Router) -> Router {
+        let admin = Arc::clone(self);
+        router.get("/debug/ndsz", "Names that look-ups are answered from", move |_| {
+            Response::json(&admin.context.shared.store.names.dump())
+        })
     }
 
     /// Port 15021.

@@ -18,6 +18,8 @@ pub(super) enum NotReady {
     Configuration,
     /// The workload has no certificate.
     Certificate,
+    /// Look-ups are captured and cannot be answered.
+    Names,
     /// The proxy is draining.
     Draining,
     /// An operator asked for it.
@@ -29,6 +31,7 @@ impl fmt::Display for NotReady {
         f.write_str(match self {
             Self::Configuration => "no configuration has arrived from the control plane",
             Self::Certificate => "the workload has no certificate yet",
+            Self::Names => "look-ups are captured, and no table of names has arrived from the control plane",
             Self::Draining => "the proxy is draining",
             Self::Failing => "health checks were told to fail (POST /healthcheck/ok ends it)",
         })
@@ -50,7 +53,10 @@ impl Admin {
             return Some(NotReady::Configuration);
         }
         let needs_certificate = !self.context.bootstrap.plaintext_control_plane;
-        (needs_certificate && live.plan.secret(OWN_CERTIFICATE).is_none()).then_some(NotReady::Certificate)
+        if needs_certificate && live.plan.secret(OWN_CERTIFICATE).is_none() {
+            return Some(NotReady::Certificate);
+        }
+        shared.store.names.are_missing().then_some(NotReady::Names)
     }
 }
 

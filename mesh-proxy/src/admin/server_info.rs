@@ -30,7 +30,7 @@ impl Admin {
         let state = match self.not_ready() {
             None | Some(NotReady::Failing) => "LIVE",
             Some(NotReady::Draining) => "DRAINING",
-            Some(NotReady::Configuration | NotReady::Certificate) => "INITIALIZING",
+            Some(NotReady::Configuration | NotReady::Certificate | NotReady::Names) => "INITIALIZING",
         };
         let uptime = format!("{}s", self.started.elapsed().as_secs());
         let build = mesh_api_rt::build_info!("mesh-proxy");
@@ -162,18 +162,37 @@ fn rfc3339(timestamp: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// `envoy.admin.v3.Memory`, as far as the kernel knows it.
+/// Memory of the process in bytes, as far as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Resident and of no file.
+    pub(super) allocated: u64,
+    /// Data pages.
+    pub(super) heap: u64,
+    /// Resident.
+    pub(super) resident: u64,
+}
+
+impl Memory {
+    /// What it is now; zero where the kernel does not say.
+    pub(super) fn read() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+        };
+        let bytes = |key: &str| kib(key).unwrap_or_default().saturating_mul(1024);
+        Self { allocated: bytes("RssAnon"), heap: bytes("VmData"), resident: bytes("VmRSS") }
+    }
+}
+
+/// `envoy.admin.v3.Memory`.
 fn memory() -> Value {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-    };
-    let bytes = |key: &str| (kib(key).unwrap_or_default() * 1024).to_string();
+    let Memory { allocated, heap, resident } = Memory::read();
     json!({
-        "allocated": bytes("RssAnon"),
-        "heap_size": bytes("VmData"),
-        "total_physical_bytes": bytes("VmRSS"),
+        "allocated": allocated.to_string(),
+        "heap_size": heap.to_string(),
+        "total_physical_bytes": resident.to_string(),
     })
 }
 

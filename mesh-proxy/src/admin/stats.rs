@@ -82,7 +82,7 @@ impl Admin {
         let state = match self.not_ready() {
             None | Some(ready::NotReady::Failing) => 0,
             Some(ready::NotReady::Draining) => 1,
-            Some(ready::NotReady::Configuration | ready::NotReady::Certificate) => 2,
+            Some(ready::NotReady::Configuration | ready::NotReady::Certificate | ready::NotReady::Names) => 2,
         };
         let hub = &self.context.hub;
         [

@@ -10,6 +10,7 @@ use mesh_api_xds::ads::Rejection;
 use mesh_api_xds::ads::client::{Received, Update};
 use mesh_api_xds::codec;
 use mesh_api_xds::ir::Resource;
+use mesh_api_xds::ir::names::NameTable;
 use mesh_api_xds::ir::secret::{PrivateKey, Secret, SecretContent};
 use mesh_api_xds::type_url::TypeUrl;
 use mesh_ca::client::Credential;
@@ -29,6 +30,8 @@ pub struct Staged {
     /// Types that were received, with what is wrong in them; answered when the delta is published.
     received: Vec<(TypeUrl, Vec<Rejection>)>,
     secrets: bool,
+    /// The names to answer look-ups from, if they were received.
+    names: Option<NameTable>,
 }
 
 /// What to answer for one type.
@@ -48,6 +51,7 @@ impl Staged {
             && self.delta.upserts.is_empty()
             && self.delta.removals.is_empty()
             && self.delta.resolved.is_empty()
+            && self.names.is_none()
     }
 
     /// Adds an update; what cannot be decoded is noted as rejected, the rest is used.
@@ -63,6 +67,10 @@ impl Staged {
         }
         for name in removals {
             self.secrets |= type_url == TypeUrl::Secret;
+            if type_url == TypeUrl::NameTable {
+                self.names = Some(NameTable::new(Arc::default()));
+                continue;
+            }
             self.delta.upserts.retain(|staged| !(codec::type_of(staged) == type_url && *staged.name() == name));
             self.delta.removals.push((type_url, name));
         }
@@ -73,6 +81,14 @@ impl Staged {
     }
 
     fn upsert(&mut self, resource: Resource) {
+        let resource = match resource {
+            // The workers have no use for it.
+            Resource::Names(names) => {
+                self.names = Some(names);
+                return;
+            }
+            resource => resource,
+        };
         let type_url = codec::type_of(&resource);
         self.secrets |= type_url == TypeUrl::Secret;
         self.delta.removals.retain(|(of, name)| !(*of == type_url && name == resource.name()));
@@ -104,7 +120,7 @@ impl Staged {
 
     /// Builds and publishes the next plan. Gives the new state, and what to answer for each type received.
     pub fn publish(&mut self, store: &Store, mark: Option<Mark>) -> (Arc<Live>, Vec<Answer>) {
-        let Self { mut delta, received, secrets } = std::mem::take(self);
+        let Self { mut delta, received, secrets, names } = std::mem::take(self);
         let before = store.live();
         delta.mark = mark.unwrap_or_else(|| before.plan.mark().clone());
         let (plan, rejected) = Plan::next(&before.plan, &delta);
@@ -121,7 +137,12 @@ impl Staged {
                 answer.rejections.push(rejection);
             }
         }
-        (store.publish(Arc::new(plan), secrets), answers)
+        let live = store.publish(Arc::new(plan), secrets);
+        // After the plan: an address is told once connections to it are led where they belong.
+        if let Some(names) = names {
+            store.names.replace(names);
+        }
+        (live, answers)
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing is sent twice.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use mesh_api_rt::backoff::Backoff;
@@ -101,7 +102,9 @@ pub async fn run(control: Control) -> anyhow::Result<()> {
         marked: false,
         close: None,
     };
-    for type_url in TypeUrl::ALL {
+    let names = client.control.shared.store.names.is_enabled();
+    // Names are asked for only by who answers look-ups.
+    for type_url in TypeUrl::ALL.into_iter().filter(|type_url| names || *type_url != TypeUrl::NameTable) {
         let actions = client.session.subscribe(type_url, Interest::All);
         client.act(actions);
     }
@@ -109,6 +112,10 @@ pub async fn run(control: Control) -> anyhow::Result<()> {
     loop {
         let started = Instant::now();
         let end = client.stream().await;
+        let link = &client.control.shared.store.link;
+        if link.active.swap(0, Relaxed) == 0 {
+            link.failed.fetch_add(1, Relaxed);
+        }
         client.outbox = None;
         client.session.on_disconnected();
         // What was not answered counts as not received, and another server may send no marks.
@@ -141,6 +148,9 @@ impl Client {
         let opening = tokio::time::timeout(OPEN_TIMEOUT, client.delta(ReceiverStream::new(receiver)));
         let response = opening.await.map_err(|_| StreamEnd::Ours("the control plane did not answer".to_owned()))?;
         let mut responses = response.map_err(|status| StreamEnd::Status(Box::new(status)))?.into_inner();
+        let link = &self.control.shared.store.link;
+        link.opened.fetch_add(1, Relaxed);
+        link.active.store(1, Relaxed);
         tracing::info!(address = %bootstrap.discovery_address, "Connected to the control plane");
         self.pump(&mut responses).await
     }
@@ -250,6 +260,9 @@ impl Client {
         if marked && !answers.iter().any(|answer| answer.type_url == TypeUrl::Generation) {
             let actions = self.session.ack(TypeUrl::Generation);
             self.act(actions);
+        }
+        if answers.iter().any(|answer| !answer.rejections.is_empty()) {
+            self.control.shared.store.link.rejected.fetch_add(1, Relaxed);
         }
         for Answer { type_url, rejections } in answers {
             self.control.shared.store.held.reject(type_url, &rejections);

@@ -1,12 +1,14 @@
 //! What the workers run: one plan, published as a whole.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use mesh_api_xds::ir::secret::Secret;
 use mesh_proxy_core::plan::Plan;
 use tokio::sync::watch;
 
 use super::held::Held;
+use crate::dns::Names;
 use crate::tls::store::Secrets;
 
 /// One consistent state of configuration.
@@ -46,11 +48,33 @@ pub struct Store {
     sender: watch::Sender<Arc<Live>>,
     /// What was received, for dumps.
     pub held: Held,
+    /// The names that look-ups are answered from.
+    pub names: Arc<Names>,
+    /// How the connection to the control plane fares.
+    pub link: Link,
+}
+
+/// Numbers of the connection to the control plane: written by the configuration client, read by a scrape.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// Streams opened.
+    pub opened: AtomicU64,
+    /// Streams that could not be opened.
+    pub failed: AtomicU64,
+    /// A stream is open: 1.
+    pub active: AtomicU64,
+    /// Configurations in which something was not used.
+    pub rejected: AtomicU64,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { sender: watch::Sender::new(Arc::new(Live::empty())), held: Held::default() }
+        Self {
+            sender: watch::Sender::new(Arc::new(Live::empty())),
+            held: Held::default(),
+            names: Arc::default(),
+            link: Link::default(),
+        }
     }
 }
 

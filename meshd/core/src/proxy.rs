@@ -76,6 +76,8 @@ pub struct ProxyView {
     pub http10: bool,
     /// It cannot bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
+    /// It answers look-ups of names (`DNS_CAPTURE`).
+    pub dns_capture: bool,
 }
 
 impl ProxyView {

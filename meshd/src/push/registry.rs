@@ -315,6 +315,7 @@ pub(crate) mod tests {
             idle_timeout: None,
             http10: false,
             unprivileged: false,
+            dns_capture: false,
         }
     }
 

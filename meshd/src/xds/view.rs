@@ -62,6 +62,7 @@ pub(crate) fn view(node: &NodeInfo, identity: Option<&SpiffeId>, cluster: &Clust
         idle_timeout: idle_timeout.and_then(|text| duration::parse(text).ok()).filter(|time| *time > Duration::ZERO),
         http10: metadata.http10,
         unprivileged: metadata.unprivileged_pod,
+        dns_capture: metadata.serves_names(),
     })
 }
 

@@ -19,6 +19,8 @@ api! {
         pub addresses: Vec<Str>,
         /// Whether it may be used.
         pub conditions: EndpointConditions,
+        /// The name that it has below that of the Service, such as `web-0` of a StatefulSet.
+        pub hostname: Str,
         /// The pod behind it.
         pub target_ref: Option<ObjectRef>,
         /// The node it is on.

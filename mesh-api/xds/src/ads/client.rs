@@ -19,6 +19,7 @@ use crate::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, GenerationMark, Status,
 };
 use crate::encoded::Version;
+use crate::ir::names::NameTable;
 use crate::type_url::{PerType, TypeUrl};
 
 /// Settings of a session.
@@ -471,6 +472,9 @@ fn resource_name(type_url: TypeUrl, content: &Bytes) -> Option<Str> {
     }
     if type_url == TypeUrl::Generation {
         return Some(Str::from(GenerationMark::NAME));
+    }
+    if type_url == TypeUrl::NameTable {
+        return Some(Str::from(NameTable::NAME));
     }
     Named::decode(content.clone()).ok().filter(|named| !named.name.is_empty()).map(|named| Str::from(named.name))
 }

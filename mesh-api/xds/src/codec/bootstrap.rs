@@ -117,7 +117,7 @@ impl Bootstrap {
                 fixed.listeners.push(message);
             }
             Resource::Secret(secret) => fixed.secrets.push(super::secret::encode(secret)),
-            Resource::Endpoints(_) | Resource::Routes(_) | Resource::VirtualHost(_) => {}
+            Resource::Endpoints(_) | Resource::Routes(_) | Resource::VirtualHost(_) | Resource::Names(_) => {}
         }
         Ok(self)
     }
@@ -216,7 +216,7 @@ fn wrapped(resource: &Resource, number: usize) -> Option<Resource> {
     use crate::ir::cluster::Discovery;
     use crate::ir::route::RouteConfig;
     let routes = match resource {
-        Resource::Cluster(_) | Resource::Listener(_) | Resource::Secret(_) => return None,
+        Resource::Cluster(_) | Resource::Listener(_) | Resource::Secret(_) | Resource::Names(_) => return None,
         Resource::Endpoints(endpoints) => {
             let mut cluster = crate::testing::samples::cluster(&format!("c{number}"));
             cluster.discovery = Discovery::Static(endpoints.clone().into());

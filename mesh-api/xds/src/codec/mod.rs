@@ -25,6 +25,7 @@ mod http;
 mod listener;
 mod matcher;
 mod metadata;
+mod names;
 mod node;
 mod retry;
 mod route;
@@ -55,6 +56,7 @@ pub const fn type_of(resource: &Resource) -> TypeUrl {
         Resource::Routes(_) => TypeUrl::RouteConfiguration,
         Resource::VirtualHost(_) => TypeUrl::VirtualHost,
         Resource::Secret(_) => TypeUrl::Secret,
+        Resource::Names(_) => TypeUrl::NameTable,
     }
 }
 
@@ -70,6 +72,7 @@ pub fn encode(resource: &Resource) -> Result<Encoded, EncodeError> {
         Resource::Routes(routes) => route::encode_config(routes)?.encode_to_vec(),
         Resource::VirtualHost(host) => vhost::encode(host)?.encode_to_vec(),
         Resource::Secret(secret) => secret::encode(secret).encode_to_vec(),
+        Resource::Names(names) => names::encode(names).encode_to_vec(),
     };
     Ok(Encoded {
         name: resource.name().clone(),
@@ -91,6 +94,7 @@ pub fn decode(type_url: TypeUrl, bytes: &Bytes) -> Result<Resource, DecodeError>
         TypeUrl::RouteConfiguration => route::decode_config(read(bytes)?).map(Resource::Routes),
         TypeUrl::VirtualHost => vhost::decode(read(bytes)?).map(Resource::VirtualHost),
         TypeUrl::Secret => secret::decode(read(bytes)?).map(Resource::Secret),
+        TypeUrl::NameTable => names::decode(read(bytes)?).map(Resource::Names),
         TypeUrl::Generation => fail("a generation mark is no configuration"),
     }
 }
@@ -110,7 +114,8 @@ fn aliases(resource: &Resource) -> Arc<[Str]> {
         | Resource::Endpoints(_)
         | Resource::Listener(_)
         | Resource::Routes(_)
-        | Resource::Secret(_) => Arc::default(),
+        | Resource::Secret(_)
+        | Resource::Names(_) => Arc::default(),
     }
 }
 

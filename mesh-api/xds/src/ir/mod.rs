@@ -15,6 +15,7 @@ pub mod filter;
 pub mod http;
 pub mod listener;
 pub mod matcher;
+pub mod names;
 pub mod route;
 pub mod secret;
 pub mod telemetry;
@@ -41,6 +42,8 @@ pub enum Resource {
     VirtualHost(route::VirtualHost),
     /// A certificate or a set of trust anchors (`envoy.extensions.transport_sockets.tls.v3.Secret`).
     Secret(secret::Secret),
+    /// The names that the proxy answers for (`istio.networking.nds.v1.NameTable`).
+    Names(names::NameTable),
 }
 
 impl Resource {
@@ -54,6 +57,7 @@ impl Resource {
             Self::Routes(routes) => &routes.name,
             Self::VirtualHost(host) => &host.name,
             Self::Secret(secret) => &secret.name,
+            Self::Names(names) => &names.name,
         }
     }
 }

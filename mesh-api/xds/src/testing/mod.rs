@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::text::Str;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::ir::matcher::{Cidr, HeaderMatch, QueryMatch, StringMatch, StringPattern, ValueTest};
+use crate::ir::names::{NameEntry, NameKind, NameTable};
 use crate::ir::secret::{PrivateKey, Secret, SecretContent};
 use crate::ir::{Origin, PerMillion, Resource};
 
@@ -131,6 +132,21 @@ pub fn arb_secret() -> BoxedStrategy<Secret> {
     (arb_word(), content).prop_map(|(name, content)| Secret { name, content }).boxed()
 }
 
+/// A table of names.
+pub fn arb_names() -> BoxedStrategy<NameTable> {
+    let addresses = || vec(any::<IpAddr>(), 0..3).prop_map(Arc::<[IpAddr]>::from);
+    let kubernetes = (arb_word(), arb_word(), vec(arb_word(), 0..2)).prop_map(|(short_name, namespace, aliases)| {
+        NameKind::Kubernetes { short_name, namespace, aliases: aliases.into() }
+    });
+    let kind = prop_oneof![Just(NameKind::Other), kubernetes];
+    btree_map(arb_word(), (addresses(), kind), 0..4)
+        .prop_map(|entries| {
+            let entry = |(host, (addresses, kind))| NameEntry { host, addresses, kind };
+            NameTable::new(entries.into_iter().map(entry).collect())
+        })
+        .boxed()
+}
+
 /// Any resource.
 pub fn arb_resource() -> BoxedStrategy<Resource> {
     prop_oneof![
@@ -140,6 +156,7 @@ pub fn arb_resource() -> BoxedStrategy<Resource> {
         route::arb_route_config().prop_map(Resource::Routes),
         route::arb_virtual_host("80/").prop_map(Resource::VirtualHost),
         arb_secret().prop_map(Resource::Secret),
+        arb_names().prop_map(Resource::Names),
     ]
     .boxed()
 }

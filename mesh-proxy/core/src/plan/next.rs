@@ -68,7 +68,8 @@ impl<'a> ByKind<'a> {
                 Resource::Listener(listener) => drop(all.listeners.insert(name, listener)),
                 Resource::Routes(routes) => drop(all.routes.insert(name, routes)),
                 Resource::VirtualHost(host) => drop(all.hosts.insert(name, host)),
-                Resource::Secret(_) => {}
+                // Secrets are taken over as they are; names are not the plan's.
+                Resource::Secret(_) | Resource::Names(_) => {}
             }
         }
         all
@@ -83,6 +84,7 @@ const fn type_of(resource: &Resource) -> TypeUrl {
         Resource::Routes(_) => TypeUrl::RouteConfiguration,
         Resource::VirtualHost(_) => TypeUrl::VirtualHost,
         Resource::Secret(_) => TypeUrl::Secret,
+        Resource::Names(_) => TypeUrl::NameTable,
     }
 }
 

@@ -383,6 +383,7 @@ fn text(bytes: &[u8]) -> Result<&str, Malformed> {
 #[cfg(test)]
 mod tests {
     use mesh_api_xds::codec;
+    use mesh_api_xds::ir::Resource;
     use mesh_api_xds::testing::arb_resource;
     use proptest::prelude::{any as arbitrary, proptest};
 
@@ -428,6 +429,10 @@ mod tests {
     proptest! {
         #[test]
         fn everything_that_the_codec_writes_is_in_the_table(resource in arb_resource()) {
+            // Names are no message of Envoy's; they have a page of their own.
+            if matches!(resource, Resource::Names(_)) {
+                return Ok(());
+            }
             let schema = Schema::read();
             // What cannot be said in Envoy's messages is refused by the codec, and not its matter here.
             let Ok(encoded) = codec::encode(&resource) else { return Ok(()) };

@@ -28,7 +28,8 @@ const ENDPOINTS: Wanted = Wanted::NOTHING.with(TypeUrl::Endpoint);
 const LISTENERS: Wanted = Wanted::NOTHING.with(TypeUrl::Listener);
 const ROUTES: Wanted = Wanted::NOTHING.with(TypeUrl::RouteConfiguration).with(TypeUrl::VirtualHost);
 const SECRETS: Wanted = Wanted::NOTHING.with(TypeUrl::Secret);
-const VISIBLE: Wanted = CLUSTERS.union(ENDPOINTS).union(LISTENERS).union(ROUTES);
+const NAMES: Wanted = Wanted::NOTHING.with(TypeUrl::NameTable);
+const VISIBLE: Wanted = CLUSTERS.union(ENDPOINTS).union(LISTENERS).union(ROUTES).union(NAMES);
 
 /// The table: what objects of a kind can change for a type of proxy.
 #[must_use]
@@ -39,8 +40,10 @@ pub const fn may_affect(kind: Kind, proxy: ProxyType) -> Wanted {
         (Kind::Service | Kind::ServiceEntry, Sidecar) => VISIBLE,
         // The port of a server follows from the gateway's own Service, and its certificates from the server.
         (Kind::Service | Kind::ServiceEntry, Router) => VISIBLE.union(SECRETS),
-        // Accounts of endpoints are in clusters, addresses of headless services are listeners.
-        (Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry, Sidecar) => CLUSTERS.union(ENDPOINTS).union(LISTENERS),
+        // Accounts of endpoints are in clusters, addresses of headless services are listeners and names.
+        (Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry, Sidecar) => {
+            CLUSTERS.union(ENDPOINTS).union(LISTENERS).union(NAMES)
+        }
         (Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry, Router) => VISIBLE.union(SECRETS),
         // What a route leads to is imported with it.
         (Kind::VirtualService, _) => VISIBLE,
@@ -247,8 +250,8 @@ impl Look<'_> {
             }
             wanted = wanted.union(match change.resolution {
                 Resolution::Registry => ENDPOINTS,
-                Resolution::Passthrough if !self.proxy.sees_destinations() => ENDPOINTS,
-                Resolution::Passthrough => LISTENERS,
+                Resolution::Passthrough if !self.proxy.sees_destinations() => ENDPOINTS.union(NAMES),
+                Resolution::Passthrough => LISTENERS.union(NAMES),
                 Resolution::Dns => CLUSTERS,
                 Resolution::Alias(_) => Wanted::NOTHING,
             });

@@ -9,6 +9,7 @@ use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::Locality;
 use mesh_api_xds::type_url::TypeUrl;
 
+use super::name_table;
 use crate::proxy::ProxyView;
 use crate::scope::ProxyScope;
 use crate::snapshot::Snapshot;
@@ -54,6 +55,8 @@ pub(crate) fn audience(
         TypeUrl::RouteConfiguration | TypeUrl::VirtualHost => {
             (Uses { rules: true, ..Uses::default() }, selects || scope.routes_by_labels)
         }
+        // Where clients choose endpoints, names lead to them.
+        TypeUrl::NameTable => (Uses { endpoints: name_table::has_headless(scope), ..Uses::default() }, false),
         TypeUrl::Secret | TypeUrl::Generation => (Uses::default(), false),
     };
     let listener = type_url == TypeUrl::Listener;
@@ -84,6 +87,7 @@ pub(crate) fn audience(
         idle_timeout: if listener { proxy.idle_timeout } else { None },
         http10: listener && proxy.http10,
         unprivileged: false,
+        dns_capture: type_url == TypeUrl::NameTable && proxy.dns_capture,
     };
     let mut facet = snapshot.clone();
     facet.blank(uses.endpoints, uses.rules, uses.peers);

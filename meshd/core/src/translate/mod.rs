@@ -15,6 +15,7 @@ mod listener_gateway;
 mod listener_inbound;
 mod listener_outbound;
 mod memo;
+mod name_table;
 mod names;
 mod route;
 mod secret;
@@ -339,7 +340,11 @@ impl<P: Product> Translator<P> {
                 let tables = listener_gateway::gateway_tables(&view, &gateway::sockets(&view));
                 items.extend(self.table_items(tables, proxy.flavor, type_url, findings));
             }
-            TypeUrl::RouteConfiguration | TypeUrl::VirtualHost | TypeUrl::Endpoint | TypeUrl::Generation => {}
+            TypeUrl::RouteConfiguration
+            | TypeUrl::VirtualHost
+            | TypeUrl::Endpoint
+            | TypeUrl::NameTable
+            | TypeUrl::Generation => {}
         }
         findings.append(&mut view.take_findings());
         items
@@ -372,6 +377,10 @@ impl<P: Product> Translator<P> {
                 TypeUrl::RouteConfiguration | TypeUrl::VirtualHost if !view.is_router() => {
                     let tables = sidecar_tables(&view);
                     self.table_items(tables, view.proxy.flavor, type_url, &mut findings)
+                }
+                TypeUrl::NameTable => {
+                    let table = name_table::name_table(&view).map(Resource::Names);
+                    table.into_iter().filter_map(|resource| self.other(resource, &mut findings)).collect()
                 }
                 TypeUrl::Listener
                 | TypeUrl::RouteConfiguration

@@ -45,6 +45,8 @@ pub(crate) struct ProxySpec {
     #[serde(default)]
     pub(crate) http10: bool,
     #[serde(default)]
+    pub(crate) dns_capture: bool,
+    #[serde(default)]
     pub(crate) idle_timeout: Option<mesh_api::duration::DurationText>,
     /// Which resources are written out: `<type> <name with stars>`. Names of all are always written.
     #[serde(default)]
@@ -82,6 +84,7 @@ impl ProxySpec {
             idle_timeout: self.idle_timeout.map(|text| text.0),
             http10: self.http10,
             unprivileged: self.unprivileged,
+            dns_capture: self.dns_capture,
         }
     }
 }

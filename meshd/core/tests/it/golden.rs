@@ -99,6 +99,7 @@ const fn word(type_url: TypeUrl) -> &'static str {
         TypeUrl::RouteConfiguration => "routes",
         TypeUrl::VirtualHost => "hosts",
         TypeUrl::Secret => "secrets",
+        TypeUrl::NameTable => "nameTables",
         TypeUrl::Generation => "marks",
     }
 }

@@ -254,7 +254,7 @@ fn types_go_out_in_order_and_the_mark_ends_the_state() {
     }
     let first = sent(&request(&mut server, mk_subscribe(Generation, &[])));
     let order: Vec<_> = first.iter().map(|response| shape(response).0).collect();
-    assert_eq!(order, ["CDS", "EDS", "LDS", "RDS", "VHDS", "SDS", "MARK"]);
+    assert_eq!(order, ["CDS", "EDS", "LDS", "RDS", "VHDS", "SDS", "NDS", "MARK"]);
     let mark = first.last().unwrap().resources.first().unwrap();
     let mark = GenerationMark::decode(mark.resource.clone().unwrap().value).unwrap();
     assert_eq!(mark, GenerationMark { generation: 1, changes: vec!["change-1".into()] });

@@ -128,6 +128,7 @@ fn type_of(resource: &Resource) -> TypeUrl {
         Resource::Routes(_) => TypeUrl::RouteConfiguration,
         Resource::VirtualHost(_) => TypeUrl::VirtualHost,
         Resource::Secret(_) => TypeUrl::Secret,
+        Resource::Names(_) => TypeUrl::NameTable,
     }
 }
 
