@@ -26,6 +26,7 @@ use crate::net::orig_dst::original_dst;
 use crate::net::stream::Stream;
 use crate::tls::peer::{self, KeepCertificate};
 use crate::tls::session::Session;
+use crate::tls::store::Alpn;
 use crate::worker::Worker;
 use crate::{http, tcp};
 
@@ -185,7 +186,7 @@ async fn secure(
 ) -> Result<Stream, Refused> {
     let failed = |detail: String| Refused::from(Fault::new(FaultKind::ClientTlsFailed).with_detail(detail));
     let live = worker.live();
-    let config = worker.shared.tls.server(&*live, tls).map_err(|error| {
+    let config = worker.shared.tls.server(&*live, tls, alpn_for(tls, facts)).map_err(|error| {
         tracing::warn!(chain = %chain.name, %error, "TLS cannot be served yet");
         failed(error.to_string())
     })?;
@@ -215,6 +216,13 @@ async fn secure(
         facts.peer = Some(Arc::new(found));
     }
     Ok(stream)
+}
+
+/// A client whose protocols are all unknown here is served without one, as Envoy does: rustls alone would refuse it (RFC 7301
+/// section 3.2 allows both).
+fn alpn_for(tls: &DownstreamTls, facts: &ConnFacts) -> Alpn {
+    let none_known = !facts.protocols.is_empty() && !tls.alpn.iter().any(|own| facts.protocols.contains(own));
+    if facts.transport == Transport::Tls && none_known { Alpn::Silent } else { Alpn::Own }
 }
 
 /// Whether requests will carry the certificate itself.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mesh_api::names::ISTIO_PEER_EXCHANGE_ALPN;
 use mesh_api_xds::ir::cluster::Discovery;
 use mesh_api_xds::ir::listener::{Binding, OriginalDst};
 use mesh_proxy_core::endpoint::{Endpoint, EndpointId, InFlight};
@@ -11,14 +12,18 @@ use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::health::outlier::{self, Seen};
 use mesh_proxy_core::plan::cluster::ClusterPlan;
 use mesh_proxy_core::plan::listener::ServePlan;
+use mesh_proxy_core::stats::Workload;
+use mesh_proxy_core::stats::exchange::{Heard, hear};
 use smallvec::SmallVec;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::buffers;
 use crate::conn::Connection;
 use crate::connections::Closing;
-use crate::net::copy::{TunnelBytes, TunnelEnd, tunnel};
+use crate::net::copy::{TunnelBytes, TunnelEnd, tunnel, tunnel_with_preamble};
 use crate::net::stream::Stream;
 use crate::telemetry::record::TcpRecord;
+use crate::tls::session::Session;
 use crate::upstream::connect::{ConnectOptions, Connected, connect};
 use crate::upstream::fault_of;
 use crate::upstream::key::Protocol;
@@ -27,6 +32,9 @@ use crate::worker::Worker;
 /// Attempts to connect, each to another endpoint while there is one (Envoy's `max_connect_attempts` is 1; trying the next
 /// endpoint is safe, because no byte has been sent).
 const CONNECT_ATTEMPTS: usize = 3;
+/// How long a client that agreed to tell who it is may take to do so. Istio's proxies tell at once, or as soon as they hear
+/// our side of it.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection to its end.
 pub async fn serve(worker: &Rc<Worker>, connection: Connection, mut downstream: Stream) {
@@ -52,6 +60,13 @@ async fn run(
     bytes: &Rc<TunnelBytes>,
 ) -> Result<(), Fault> {
     let (cluster, idle) = choose(worker, connection, record)?;
+    if exchanges(downstream) {
+        record.peer = timeout(PREAMBLE_TIMEOUT, exchange(worker, downstream))
+            .await
+            .map_err(|_| Fault::new(FaultKind::ClientTlsFailed).with_detail("the peer did not tell who it is"))?
+            .map_err(|error| Fault::new(FaultKind::ClientClosed).with_detail(error.to_string()))?
+            .map(Arc::new);
+    }
     let _request = cluster
         .state
         .circuit
@@ -68,10 +83,51 @@ async fn run(
     drop(cluster);
     let _busy = connection.entry.busy();
     let closing = std::future::poll_fn(|cx| connection.entry.poll_closing(cx, Closing::Now));
+    let copying = async {
+        if exchanges(&upstream) {
+            let own = &worker.shared.metadata.preamble;
+            tunnel_with_preamble(downstream, &mut upstream, idle, bytes, own).await
+        } else {
+            tunnel(downstream, &mut upstream, idle, bytes).await
+        }
+    };
     tokio::select! {
-        end = tunnel(downstream, &mut upstream, idle, bytes) => ended(end),
+        end = copying => ended(end),
         _ = closing => Ok(()),
     }
+}
+
+/// Whether both sides agreed to tell each other who they are.
+fn exchanges(stream: &Stream) -> bool {
+    stream.session().and_then(Session::alpn) == Some(ISTIO_PEER_EXCHANGE_ALPN.as_bytes())
+}
+
+/// Tells the client who we are and hears who it is.
+async fn exchange(worker: &Worker, downstream: &mut Stream) -> std::io::Result<Option<Workload>> {
+    let mut sent = 0;
+    let own = &worker.shared.metadata.preamble;
+    std::future::poll_fn(|cx| downstream.poll_write_all(cx, own, &mut sent)).await?;
+    let mut first = Vec::new();
+    let peer = loop {
+        match hear(&first) {
+            Heard::More => {}
+            Heard::Payload => break None,
+            Heard::Preamble(length, peer) => {
+                first.drain(..length);
+                break peer;
+            }
+        }
+        std::future::poll_fn(|cx| downstream.poll_read_ready(cx)).await?;
+        let mut buffer = buffers::take();
+        let read = std::future::poll_fn(|cx| downstream.poll_read_into(cx, &mut buffer)).await;
+        first.extend_from_slice(&buffer);
+        buffers::give(buffer);
+        if read? == 0 {
+            break None;
+        }
+    };
+    downstream.put_back(first);
+    Ok(peer)
 }
 
 fn ended(end: TunnelEnd) -> Result<(), Fault> {

@@ -10,7 +10,7 @@ use mesh_api::text::Str;
 use mesh_api_rt::listen::ListenerTable;
 use mesh_api_xds::ir::listener::Direction;
 use mesh_proxy_core::health::outlier;
-use mesh_proxy_core::stats::Workload;
+use mesh_proxy_core::stats::{Workload, exchange};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::sync::watch;
@@ -60,12 +60,14 @@ pub struct Shared {
 }
 
 /// What this proxy tells its peers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LocalMetadata {
     /// Node id, for `x-envoy-peer-metadata-id`.
     pub id: Vec<u8>,
     /// Encoded metadata, for `x-envoy-peer-metadata`.
     pub encoded: Vec<u8>,
+    /// Both, for peers on TCP connections.
+    pub preamble: Vec<u8>,
     /// The same, for our own labels.
     pub workload: Workload,
 }
@@ -74,7 +76,14 @@ impl LocalMetadata {
     /// What a proxy with this node id tells of its workload.
     #[must_use]
     pub fn new(id: &str, workload: Workload) -> Self {
-        Self { id: id.as_bytes().to_vec(), encoded: workload.to_header().into_bytes(), workload }
+        let (encoded, preamble) = (workload.to_header().into_bytes(), exchange::preamble(id, &workload));
+        Self { id: id.as_bytes().to_vec(), encoded, preamble, workload }
+    }
+}
+
+impl Default for LocalMetadata {
+    fn default() -> Self {
+        Self::new("", Workload::default())
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`FixedLabels`]) and kept by the shell with the handles of their series; [`Outcome`] is the small rest.
 
 pub mod base64;
+pub mod exchange;
 pub mod peer;
 
 use mesh_api::text::Str;

@@ -39,11 +39,15 @@ impl Stream {
     #[must_use]
     pub fn with_early(mut self, early: ByteQueue) -> Self {
         if !early.is_empty() {
-            let mut front = early.as_slice().to_vec();
-            front.append(&mut self.early);
-            self.early = front;
+            self.put_back(early.as_slice().to_vec());
         }
         self
+    }
+
+    /// Puts plaintext that was read from it back in front.
+    pub fn put_back(&mut self, mut front: Vec<u8>) {
+        front.append(&mut self.early);
+        self.early = front;
     }
 
     /// The TLS session, when there is one.

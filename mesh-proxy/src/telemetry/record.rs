@@ -178,6 +178,8 @@ pub struct TcpRecord {
     pub upstream_local: Option<SocketAddr>,
     /// The endpoint's certificate.
     pub upstream_peer: Option<Arc<Peer>>,
+    /// The client's workload, as it told.
+    pub peer: Option<Arc<Workload>>,
     /// Attempts to connect.
     pub attempts: u32,
     /// Its place among the open tunnels, once it was counted as opened.
@@ -204,6 +206,7 @@ impl TcpRecord {
             endpoint: None,
             upstream_local: None,
             upstream_peer: None,
+            peer: None,
             attempts: 0,
             place: Cell::new(None),
         }

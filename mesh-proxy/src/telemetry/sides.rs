@@ -81,7 +81,7 @@ pub(super) fn tcp<'a>(connection: &'a Connection, record: &'a TcpRecord, flags: 
     let configured = record.endpoint.as_ref().map(|endpoint| &endpoint.workload);
     Seen {
         reporter,
-        peer: None,
+        peer: record.peer.as_ref(),
         endpoint: configured.filter(|_| reporter == Reporter::Source),
         own_identity,
         peer_principal,

@@ -60,9 +60,19 @@ pub struct TlsStore {
     hasher: RandomState,
 }
 
+/// What a server says to the protocols that a client offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// It chooses one of its own.
+    Own,
+    /// Nothing.
+    Silent,
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ServerKey {
     tls: Arc<DownstreamTls>,
+    alpn: Alpn,
     secrets: Vec<u64>,
 }
 
@@ -85,7 +95,12 @@ impl TlsStore {
     ///
     /// # Errors
     /// When a secret is missing or unusable.
-    pub fn server(&self, secrets: &impl Secrets, tls: &Arc<DownstreamTls>) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn server(
+        &self,
+        secrets: &impl Secrets,
+        tls: &Arc<DownstreamTls>,
+        alpn: Alpn,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
         let mut versions = Vec::with_capacity(2);
         for name in tls.certificates.iter() {
             versions.push(self.version(find(secrets, name)?));
@@ -93,12 +108,12 @@ impl TlsStore {
         if let ClientCertificate::Optional(check) | ClientCertificate::Required(check) = &tls.client {
             versions.push(self.version(find(secrets, &check.trust)?));
         }
-        let key = ServerKey { tls: Arc::clone(tls), secrets: versions };
+        let key = ServerKey { tls: Arc::clone(tls), alpn, secrets: versions };
         let mut servers = lock(&self.servers);
         if let Some(config) = servers.get(&key) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(build_server(secrets, tls)?);
+        let config = Arc::new(build_server(secrets, tls, alpn)?);
         if servers.len() >= MOST_ENTRIES {
             servers.clear();
         }
@@ -156,7 +171,7 @@ fn find<'a>(secrets: &'a impl Secrets, name: &Str) -> Result<&'a Arc<Secret>, Tl
     secrets.secret(name).ok_or_else(|| TlsError::Missing(name.clone()))
 }
 
-fn build_server(secrets: &impl Secrets, tls: &DownstreamTls) -> Result<ServerConfig, TlsError> {
+fn build_server(secrets: &impl Secrets, tls: &DownstreamTls, alpn: Alpn) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(protocol_versions(tls.versions))
         .map_err(TlsError::Refused)?;
@@ -180,7 +195,9 @@ fn build_server(secrets: &impl Secrets, tls: &DownstreamTls) -> Result<ServerCon
         keys.push(certified_key(find(secrets, name)?)?);
     }
     let mut config = builder.with_cert_resolver(Arc::new(CertificateChoice { keys }));
-    config.alpn_protocols = tls.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    if alpn == Alpn::Own {
+        config.alpn_protocols = tls.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    }
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Refused)?;
     config.send_tls13_tickets = 1;

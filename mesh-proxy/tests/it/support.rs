@@ -8,8 +8,7 @@ use std::time::Duration;
 use mesh_api::text::Str;
 use mesh_api_rt::listen::ListenerTable;
 use mesh_api_rt::metrics::{Format, Metrics};
-use mesh_api_xds::ir::Resource;
-use mesh_api_xds::ir::chain::{Chain, ChainMatch, Serve};
+use mesh_api_xds::ir::chain::{Chain, ChainMatch, Serve, TcpProxy, WeightedTcp};
 use mesh_api_xds::ir::cluster::{
     Balance, Cluster, Discovery, Limits, ServiceRef, Transport, UpstreamHttp, UpstreamProtocol,
 };
@@ -24,6 +23,7 @@ use mesh_api_xds::ir::route::{
     Action, Destination, Forward, HeaderEdits, PathMatch, PathRewrite, Route, RouteConfig, RouteHosts, RouteMatch,
     VirtualHost,
 };
+use mesh_api_xds::ir::{Origin, Resource};
 use mesh_api_xds::node::{NodeInfo, NodeMetadata, ProxyKind};
 use mesh_proxy::config::store::Store;
 use mesh_proxy::net::accept::Dispatcher;
@@ -32,6 +32,7 @@ use mesh_proxy::telemetry::{Hub, Telemetry};
 use mesh_proxy::tls::store::TlsStore;
 use mesh_proxy::worker::{self, DrainPhase, LocalMetadata, Shared};
 use mesh_proxy_core::plan::{Delta, Plan};
+use mesh_proxy_core::stats::Workload;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -75,7 +76,7 @@ impl Proxy {
             tls: TlsStore::default(),
             socket_mark: None,
             identity: Str::from("spiffe://cluster.local/ns/default/sa/test"),
-            metadata: Arc::new(LocalMetadata::default()),
+            metadata: Arc::new(LocalMetadata::new("test", workload())),
             drain: watch::Sender::new(DrainPhase::Running),
             early,
         });
@@ -103,11 +104,16 @@ impl Proxy {
         self.shared.store.publish(Arc::new(plan), true);
     }
 
-    /// Value of a metric without labels.
-    pub(crate) fn count(&self, name: &str) -> u64 {
+    /// The page of metrics.
+    pub(crate) fn metrics(&self) -> String {
         let mut metrics = Metrics::new();
         self.hub.register(&mut metrics).unwrap();
-        let text = metrics.encode(Format::Prometheus).unwrap();
+        metrics.encode(Format::Prometheus).unwrap()
+    }
+
+    /// Value of a metric without labels.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let text = self.metrics();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
@@ -216,6 +222,23 @@ pub(crate) fn edit_chain(listener: &mut Resource, edit: impl FnOnce(&mut Chain, 
     edit(&mut chain, &mut http);
     chain.serve = Serve::Http(Arc::new(http));
     listener.chains = [Arc::new(chain)].into();
+}
+
+/// What the proxies tell of themselves.
+fn workload() -> Workload {
+    Workload { name: Str::from("tester"), namespace: Str::from("default"), ..Workload::default() }
+}
+
+/// A chain that tunnels to the cluster `upstream`.
+pub(crate) fn mk_tunnel() -> Serve {
+    let clusters = [WeightedTcp { cluster: Str::from("upstream"), weight: 1 }].into();
+    Serve::Tcp(Arc::new(TcpProxy {
+        stat_prefix: Str::empty(),
+        clusters,
+        idle_timeout: None,
+        access_logs: Arc::default(),
+        origin: Origin::default(),
+    }))
 }
 
 /// A route for a path prefix to the cluster `upstream`.

@@ -6,17 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use mesh_api::text::Str;
 use mesh_api_xds::ir::Resource;
-use mesh_api_xds::ir::chain::{ClientCertificate, DownstreamTls, TlsVersions, Validation};
+use mesh_api_xds::ir::chain::{Chain, ClientCertificate, DownstreamTls, TlsVersions, Validation};
 use mesh_api_xds::ir::cluster::{Sni, Transport, UpstreamProtocol, UpstreamTls};
 use mesh_api_xds::ir::http::{CertDetails, ForwardClientCert};
-use mesh_api_xds::ir::listener::Inspect;
+use mesh_api_xds::ir::listener::{Direction, Inspect};
 use mesh_api_xds::ir::matcher::StringMatch;
 use mesh_api_xds::ir::secret::{PrivateKey, Secret, SecretContent};
 use mesh_ca::client::Credential;
 use mesh_ca::testing::TestCa;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
-use crate::support::{Proxy, edit_chain, mk_cluster, mk_listener, mk_route, ok, read_message, upstream};
+use crate::support::{Proxy, edit_chain, mk_cluster, mk_listener, mk_route, mk_tunnel, ok, read_message, upstream};
 
 fn secrets(credential: &Credential) -> Vec<Resource> {
     let certificate = SecretContent::Certificate {
@@ -34,19 +35,24 @@ fn validation(identity: Option<&str>) -> Validation {
     Validation { trust: Str::from("ROOTCA"), sans: identity.map(StringMatch::exact).into_iter().collect() }
 }
 
+/// TLS of the server's side.
+fn mutual(alpn: &[&str]) -> Option<Arc<DownstreamTls>> {
+    Some(Arc::new(DownstreamTls {
+        certificates: [Str::from("default")].into(),
+        client: ClientCertificate::Required(validation(None)),
+        alpn: alpn.iter().copied().map(Str::from).collect(),
+        versions: TlsVersions::default(),
+        handshake_timeout: Duration::ZERO,
+    }))
+}
+
 /// The server's side: mutual TLS in front of `app`.
 fn server(credential: &Credential, app: SocketAddr) -> Proxy {
     let secrets = secrets(credential);
     Proxy::start(move |address| {
         let mut listener = mk_listener(address, vec![mk_route("/", |_| {})]);
         edit_chain(&mut listener, |chain, http| {
-            chain.tls = Some(Arc::new(DownstreamTls {
-                certificates: [Str::from("default")].into(),
-                client: ClientCertificate::Required(validation(None)),
-                alpn: [Str::from("h2"), Str::from("http/1.1")].into(),
-                versions: TlsVersions::default(),
-                handshake_timeout: Duration::ZERO,
-            }));
+            chain.tls = mutual(&["h2", "http/1.1"]);
             let details = CertDetails { subject: true, uri: true, dns: true, cert: false };
             http.client_cert = ForwardClientCert::AppendForward(details);
         });
@@ -106,6 +112,83 @@ async fn peers_know_each_other_over_both_protocols() {
             assert!(head.starts_with("HTTP/1.1 200 "), "{protocol:?}: {head}{body}");
             assert!(body.contains(&format!("URI={}", web.identity)), "{body}");
         }
+    }
+}
+
+/// Makes a listener's chain a tunnel.
+fn tunnel(listener: &mut Resource, tls: Option<Arc<DownstreamTls>>) {
+    let Resource::Listener(listener) = listener else { panic!("a listener") };
+    let mut chain = Chain::clone(&listener.chains[0]);
+    (chain.tls, chain.serve) = (tls, mk_tunnel());
+    listener.chains = [Arc::new(chain)].into();
+    // Only what is secured waits for the client's first bytes.
+    let secured = listener.chains[0].tls.is_some();
+    listener.inspect = Inspect { tls: secured, ..Inspect::default() };
+    listener.direction = if secured { Direction::Inbound } else { Direction::Outbound };
+}
+
+/// Two proxies with a tunnel of mutual TLS between them, to an application that greets first and then echoes.
+async fn tunnels(offered: &[&str]) -> (Proxy, Proxy) {
+    let ca = TestCa::new(SystemTime::now());
+    let (web, shop) = (ca.credential("default", "web"), ca.credential("default", "app"));
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = app.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = app.accept().await {
+            tokio::spawn(async move {
+                stream.write_all(b"hello ").await.unwrap();
+                let (mut reads, mut writes) = stream.split();
+                let _ = tokio::io::copy(&mut reads, &mut writes).await;
+                let _ = writes.shutdown().await;
+            });
+        }
+    });
+    let kept = secrets(&shop);
+    let server = Proxy::start(move |address| {
+        let mut listener = mk_listener(address, Vec::new());
+        tunnel(&mut listener, mutual(&["istio-peer-exchange"]));
+        [vec![listener, mk_cluster(&[at])], kept].concat()
+    });
+    let (secrets, expected) = (secrets(&web), shop.identity.to_string());
+    let (offered, server_at): (Arc<[Str]>, _) = (offered.iter().copied().map(Str::from).collect(), server.address);
+    let client = Proxy::start(move |address| {
+        let (mut listener, mut cluster) = (mk_listener(address, Vec::new()), mk_cluster(&[server_at]));
+        tunnel(&mut listener, None);
+        if let Resource::Cluster(cluster) = &mut cluster {
+            cluster.transport = Transport::Tls(Arc::new(UpstreamTls {
+                certificate: Some(Str::from("default")),
+                validation: Some(validation(Some(&expected))),
+                sni: Sni::None,
+                alpn: offered,
+                alpn_override: true,
+                versions: TlsVersions::default(),
+            }));
+        }
+        [vec![listener, cluster], secrets].concat()
+    });
+    (client, server)
+}
+
+#[tokio::test]
+async fn tunnels_tell_who_they_are_and_carry_what_they_are_given() {
+    // The last offers what the server does not know: it is served without a protocol.
+    let cases: [(&[&str], bool); 4] =
+        [(&["istio-peer-exchange", "istio"], true), (&["istio"], false), (&[], false), (&["mine"], false)];
+    for (offered, known) in cases {
+        let (client, server) = tunnels(offered).await;
+        let mut stream = client.connect().await;
+        // The greeting comes while the client is silent.
+        let mut greeting = [0; 6];
+        stream.read_exact(&mut greeting).await.unwrap();
+        stream.write_all(&[b'x'; 100_000]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!((&greeting, rest.len()), (b"hello ", 100_000), "{offered:?}");
+        assert!(rest.iter().all(|byte| *byte == b'x'), "{offered:?}");
+        let page = server.metrics();
+        let opened = page.lines().find(|line| line.starts_with("istio_tcp_connections_opened_total{")).unwrap();
+        assert_eq!(opened.contains("source_workload=\"tester\""), known, "{offered:?}: {opened}");
     }
 }
 

@@ -137,14 +137,14 @@ impl Workload {
 }
 
 /// A value of a struct; what is not text or struct is of no use here.
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Text(&'a str),
     Struct(&'a [u8]),
     Other,
 }
 
 /// Calls `visit` for each field of a serialized `google.protobuf.Struct`; later duplicates win, as in every map of protobuf.
-fn read_struct<'a>(bytes: &'a [u8], mut visit: impl FnMut(&'a str, Value<'a>) -> Option<()>) -> Option<()> {
+pub(super) fn read_struct<'a>(bytes: &'a [u8], mut visit: impl FnMut(&'a str, Value<'a>) -> Option<()>) -> Option<()> {
     let mut rest = bytes;
     for _ in 0..MAX_FIELDS {
         if rest.is_empty() {
@@ -190,13 +190,13 @@ fn read_value(message: &[u8]) -> Option<Value<'_>> {
 }
 
 /// One field on the wire; `content` is there for length-delimited ones.
-struct Field<'a> {
-    number: u64,
-    content: Option<&'a [u8]>,
-    tail: &'a [u8],
+pub(super) struct Field<'a> {
+    pub(super) number: u64,
+    pub(super) content: Option<&'a [u8]>,
+    pub(super) tail: &'a [u8],
 }
 
-fn read_field(bytes: &[u8]) -> Option<Field<'_>> {
+pub(super) fn read_field(bytes: &[u8]) -> Option<Field<'_>> {
     let (tag, rest) = read_varint(bytes)?;
     let number = tag >> 3;
     let (content, tail) = match tag & 7 {
@@ -233,7 +233,7 @@ fn put_text(out: &mut Vec<u8>, key: &str, value: &Str) {
 }
 
 /// Appends `fields { key, value { <number>: content } }`.
-fn put_entry(out: &mut Vec<u8>, key: &str, number: u8, content: &[u8]) {
+pub(super) fn put_entry(out: &mut Vec<u8>, key: &str, number: u8, content: &[u8]) {
     let (mut value, mut entry) = (Vec::new(), Vec::new());
     put_bytes(&mut value, number, content);
     put_bytes(&mut entry, 1, key.as_bytes());
@@ -241,7 +241,7 @@ fn put_entry(out: &mut Vec<u8>, key: &str, number: u8, content: &[u8]) {
     put_bytes(out, 1, &entry);
 }
 
-fn put_bytes(out: &mut Vec<u8>, number: u8, content: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, number: u8, content: &[u8]) {
     out.push(number << 3 | 2);
     let mut len = content.len();
     while len >= 0x80 {

@@ -51,5 +51,9 @@ pub(super) async fn tcp(check: &mut Check<'_>) -> Result<String, CliError> {
     ensure(from.is_some_and(|sample| sample.value > 0.0), || {
         "tcp-echo's proxy counted no connection of the shopper".to_owned()
     })?;
+    // Without headers, proxies tell each other who they are before the first byte.
+    ensure(from.is_some_and(|sample| sample.label("source_workload").starts_with("shopper")), || {
+        format!("tcp-echo's proxy does not know the shopper's workload: {from:?}")
+    })?;
     Ok(said(&figures))
 }

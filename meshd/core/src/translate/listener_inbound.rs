@@ -357,7 +357,7 @@ impl Chains<'_> {
                 application_protocols: texts(alpn),
                 ..ChainMatch::default()
             },
-            tls: mtls.then(|| tls::inbound(mesh, http)),
+            tls: mtls.then(|| tls::inbound(mesh, self.view.proxy.flavor, http)),
             // Requests are judged one by one; what is no request is judged by its connection.
             authz: if http { Arc::default() } else { Arc::clone(&self.authz.tcp) },
             serve: if http { self.http(subject) } else { self.view.tcp(&subject.cluster, &subject.cluster) },

@@ -51,10 +51,11 @@ fn mesh_tls(key: &ClusterKey, sans: &[Str], sni: &str, protocol: UpstreamProtoco
     let ClusterKey { mesh, service, port, subset, .. } = key;
     let sans = if sans.is_empty() { peer_names(mesh, service, key) } else { sans.to_vec() };
     let sni = if sni.is_empty() { names::sni(port.number, subset, &service.host) } else { Str::from(sni) };
-    // `istio-peer-exchange` is never offered: it promises a preamble on TCP connections that is not spoken here.
+    // `istio-peer-exchange` promises a preamble on TCP connections, which a stock Envoy does not speak. Requests have
+    // headers for it: their connections override this list.
     let alpn: &[&str] = match (key.flavor, protocol) {
         (Flavor::Lateen, UpstreamProtocol::Http2) => &[ISTIO_ALPN, "h2"],
-        (Flavor::Lateen, _) => &[ISTIO_ALPN],
+        (Flavor::Lateen, _) => &[ISTIO_PEER_EXCHANGE_ALPN, ISTIO_ALPN],
         // A stock Envoy has no filter that would set the ALPN by request.
         (Flavor::Envoy, UpstreamProtocol::Http2) => &[ISTIO_H2_ALPN, ISTIO_ALPN, "h2"],
         (Flavor::Envoy, UpstreamProtocol::Http1) if port.protocol.is_http() => {
@@ -125,13 +126,18 @@ fn origination_tls(
 }
 
 /// Mutual TLS of a workload's inbound chains: the client must have a certificate of the mesh.
-pub(crate) fn inbound(mesh: &Mesh, http: bool) -> Arc<DownstreamTls> {
+pub(crate) fn inbound(mesh: &Mesh, flavor: Flavor, http: bool) -> Arc<DownstreamTls> {
     let domains = std::iter::once(&mesh.trust_domain).chain(mesh.trust_domain_aliases.iter());
     let sans = domains
         .map(|domain| StringMatch::new(StringPattern::Prefix(Str::from(format!("spiffe://{domain}/")))))
         .collect();
-    // The client's `istio…` protocols say what is inside, they are never selected; an application protocol is.
-    let alpn: &[&str] = if http { &["h2", "http/1.1"] } else { &[] };
+    // The client's `istio…` protocols say what is inside, they are never selected but for the exchange of who is who; an
+    // application protocol is.
+    let alpn: &[&str] = match (http, flavor) {
+        (true, _) => &["h2", "http/1.1"],
+        (false, Flavor::Lateen) => &[ISTIO_PEER_EXCHANGE_ALPN],
+        (false, Flavor::Envoy) => &[],
+    };
     Arc::new(DownstreamTls {
         certificates: [Str::from(WORKLOAD_CERTIFICATE)].into(),
         client: ClientCertificate::Required(Validation { trust: Str::from(MESH_ROOTS), sans }),
