@@ -31,6 +31,7 @@ const PURE: Option<&[&str]> = Some(&[
     "rand_core",
     "regex",
     "serde",
+    "serde_json",
     "smallvec",
     "hashbrown",
     "thiserror",

@@ -88,12 +88,13 @@ impl Configuration {
         self.run(command, "config")
     }
 
-    fn ours(&self, manifest: &Path, native: bool) -> Output {
+    /// With the built-in templates (`none`), or with Istio's own text of them (`config`).
+    fn ours(&self, manifest: &Path, native: bool, config: &str) -> Output {
         let mut command = Command::new(binary("meshctl"));
         command
             .args(["inject", "--offline", "--nativeSidecar", if native { "true" } else { "false" }, "-f"])
             .arg(manifest);
-        self.run(command, "none")
+        self.run(command, config)
     }
 
     fn run(&self, mut command: Command, config: &str) -> Output {
@@ -197,6 +198,22 @@ fn difference(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>
     differing.map(|path| format!("{path}: ours {:?}, theirs {:?}", ours.get(path), theirs.get(path))).collect()
 }
 
+/// What differs between the results of the two programs.
+fn compare(ours: &Output, theirs: &Output, refused: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (who, output) in [("ours", ours), ("theirs", theirs)] {
+        if output.status.success() == refused {
+            problems.push(format!("{who} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    if refused || !problems.is_empty() {
+        return problems;
+    }
+    let (ours, theirs) = (facts(&ours.stdout), facts(&theirs.stdout));
+    assert!(!ours.is_empty() && !theirs.is_empty(), "nothing to compare");
+    difference(&ours, &theirs)
+}
+
 /// The manifests, by name.
 fn corpus() -> Vec<(String, PathBuf)> {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "inject"].iter().collect();
@@ -219,27 +236,19 @@ fn peers_inject_gives_what_istioctl_gives() {
         let text = fs::read_to_string(manifest).unwrap();
         let options = options(&text);
         let native = options.contains("native");
-        let (ours, theirs) = (configuration.ours(manifest, native), configuration.theirs(&istioctl, manifest, native));
-        let refused = options.contains("refused");
-        for (who, output) in [("ours", &ours), ("theirs", &theirs)] {
-            if output.status.success() == refused {
-                let said = String::from_utf8_lossy(&output.stderr);
-                problems.push(format!("{name}: {who} ended with {}: {said}", output.status));
-            }
-        }
-        if refused || !ours.status.success() || !theirs.status.success() {
-            continue;
-        }
-        let (ours, theirs) = (facts(&ours.stdout), facts(&theirs.stdout));
-        assert!(!ours.is_empty() && !theirs.is_empty(), "{name}: nothing to compare");
-        for line in difference(&ours, &theirs) {
-            let meant = DEVIATIONS.iter().position(|deviation| {
-                line.contains(deviation.path)
-                    && (deviation.manifests.is_empty() || deviation.manifests.contains(&name.as_str()))
-            });
-            match meant {
-                Some(index) => drop(shown.insert(index)),
-                None => problems.push(format!("{name}: {line}")),
+        let theirs = configuration.theirs(&istioctl, manifest, native);
+        // The built-in templates, then Istio's own text of them through our engine.
+        for config in ["none", "config"] {
+            let ours = configuration.ours(manifest, native, config);
+            for line in compare(&ours, &theirs, options.contains("refused")) {
+                let meant = DEVIATIONS.iter().position(|deviation| {
+                    line.contains(deviation.path)
+                        && (deviation.manifests.is_empty() || deviation.manifests.contains(&name.as_str()))
+                });
+                match meant {
+                    Some(index) => drop(shown.insert(index)),
+                    None => problems.push(format!("{name} ({config}): {line}")),
+                }
             }
         }
     }
