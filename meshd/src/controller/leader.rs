@@ -63,7 +63,7 @@ impl Campaign {
             }
             let share: f64 = rand::rng().random_range(0.8..=1.2);
             let pause = self.election.timing().retry.mul_f64(share);
-            let until = self.election.leads_until().map(tokio::time::Instant::from_std);
+            let until = self.lead_ends().map(tokio::time::Instant::from_std);
             tokio::select! {
                 () = drain.graceful() => break,
                 () = sleep(pause) => {}
@@ -83,11 +83,17 @@ impl Campaign {
         }
     }
 
+    /// When it stops leading, if nothing else happens; none once it has. A time that is past would end every wait at once,
+    /// and it would never lead again.
+    fn lead_ends(&self) -> Option<Instant> {
+        self.election.leads_until().filter(|until| *until > now())
+    }
+
     /// One look at the Lease, and the write that follows from it.
     async fn round(&mut self) {
         let begun = now();
         // While the API server does not answer, time goes on.
-        let until = self.election.leads_until();
+        let until = self.lead_ends();
         let attempt = timeout(DEADLINE, self.attempt(begun));
         let lost = async {
             match until {

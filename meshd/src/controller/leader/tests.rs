@@ -63,7 +63,7 @@ async fn who_dies_is_followed_after_the_lease_ran_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_cannot_renew_stops_in_time() {
+async fn a_leader_that_cannot_renew_stops_in_time_and_leads_again_when_it_can() {
     let objects = Objects::default();
     let client = objects.client();
     let gate = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
@@ -90,6 +90,12 @@ async fn a_leader_that_cannot_renew_stops_in_time() {
     let begun = now();
     leads.wait_for(|leads| !*leads).await.unwrap();
     assert!(now() - begun <= Duration::from_secs(10), "{:?}", now() - begun);
+    // It answers again: nobody else has the Lease, so this replica leads again.
+    sleep(Duration::from_secs(60)).await;
+    gate.store(true, std::sync::atomic::Ordering::Relaxed);
+    let led_again = timeout(Duration::from_secs(30), leads.wait_for(|leads| *leads)).await;
+    assert!(led_again.is_ok());
+    drop(led_again);
     drop(drain);
     task.await.unwrap();
 }
