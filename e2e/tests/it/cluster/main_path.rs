@@ -42,6 +42,8 @@ fn cluster_main_path_traffic_is_secured_and_split() {
     let cluster = Cluster::connect();
     let shop = shop(&cluster, "e2e-main", &[("v1", 1), ("v2", 1)]);
 
+    shop.synced();
+
     // Secured: the server's proxy saw the caller's certificate, tells the service, and counts it.
     let seen = echo(&shop);
     let headers = seen["headers"].as_array().unwrap();
