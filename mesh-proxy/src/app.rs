@@ -21,6 +21,7 @@ use crate::agent::scrape::Targets;
 use crate::agent::shutdown::{Action, CHECK, Ending, Event};
 use crate::args::ProxyArgs;
 use crate::bootstrap::{self, Bootstrap, Env as _, ProcessEnv};
+use crate::capture::own;
 use crate::config::client::{self, Control};
 use crate::config::identity;
 use crate::config::store::Store;
@@ -44,7 +45,7 @@ const EVENTS: usize = 8;
 /// # Errors
 /// When settings are missing or cannot be used; what fails later is tried again instead.
 pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
-    let bootstrap = Arc::new(bootstrap::read(args, &ProcessEnv).context("reading the proxy's settings")?);
+    let mut bootstrap = bootstrap::read(args, &ProcessEnv).context("reading the proxy's settings")?;
     let format = if args.log_as_json { LogFormat::Json } else { LogFormat::Text };
     let (levels, unknown) =
         log_levels::read(&args.log_output_level, &args.proxy_log_level, &args.proxy_component_log_level)
@@ -60,7 +61,19 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     if let Some(mark) = bootstrap.socket_mark {
         sockopt::check_mark(mark).context("the loop guard of redirection by mark cannot work")?;
     }
+    if bootstrap.keeps_clients_address() {
+        sockopt::check_transparent().context(
+            "interception mode TPROXY cannot work: the proxy needs CAP_NET_ADMIN, which istio-proxy has in a pod that is \
+             injected with it (annotation sidecar.istio.io/interceptionMode); REDIRECT needs nothing",
+        )?;
+    }
+    let captured = mesh_api_rt::runtime::single().context("starting a runtime")?.block_on(own::check(&bootstrap));
+    own::announce(&mut bootstrap, captured);
+    let bootstrap = Arc::new(bootstrap);
     let shared = Arc::new(shared(&bootstrap));
+    if let Some(captured) = captured {
+        let _ = shared.store.captured.set(captured);
+    }
     serve_names(&bootstrap, &shared)?;
     let sinks = Sinks::start().context("starting the access log")?;
     let hub = Hub::new(&bootstrap.node, shared.identity.clone(), sinks);
@@ -97,6 +110,7 @@ fn shared(bootstrap: &Bootstrap) -> Shared {
         store: Store::default(),
         tls: TlsStore::default(),
         socket_mark: bootstrap.socket_mark,
+        client_mark: bootstrap.keeps_clients_address().then_some(sockopt::CLIENT_MARK),
         identity: Str::from(bootstrap.identity.to_string()),
         metadata: Arc::new(LocalMetadata::new(&bootstrap.node.id(), workload)),
         drain: watch::Sender::new(DrainPhase::Running),

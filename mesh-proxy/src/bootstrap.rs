@@ -217,6 +217,12 @@ pub fn read(args: &ProxyArgs, env: &impl Env) -> Result<Bootstrap, BootstrapErro
 }
 
 impl Bootstrap {
+    /// Whether the workload sees the addresses of its clients (interception mode TPROXY).
+    #[must_use]
+    pub fn keeps_clients_address(&self) -> bool {
+        !self.is_gateway() && self.node.metadata.interception_mode == InterceptionMode::Tproxy
+    }
+
     /// Whether this is a gateway: everything it serves is for others.
     #[must_use]
     pub fn is_gateway(&self) -> bool {

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::store::Live;
 use crate::net::accept::{Dispatcher, accept_loop};
+use crate::net::sockopt;
 use crate::worker::{DrainPhase, Worker};
 
 /// Time before a socket that could not be opened is tried again.
@@ -25,6 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Open sockets with their accept loops.
 struct Open {
     table: ListenerTable,
+    /// Sockets take connections for any destination (TPROXY).
+    transparent: bool,
     loops: BTreeMap<SocketAddr, Accepting>,
     /// Addresses whose failure was reported.
     failed: BTreeMap<SocketAddr, Str>,
@@ -37,7 +40,8 @@ struct Accepting {
 
 /// Runs until the process drains.
 pub async fn run(worker: Rc<Worker>, table: ListenerTable, dispatcher: Dispatcher) {
-    let mut open = Open { table, loops: BTreeMap::new(), failed: BTreeMap::new() };
+    let transparent = worker.shared.client_mark.is_some();
+    let mut open = Open { table, transparent, loops: BTreeMap::new(), failed: BTreeMap::new() };
     let mut states = worker.shared.store.subscribe();
     let mut phases = worker.shared.drain.subscribe();
     loop {
@@ -103,6 +107,12 @@ impl Open {
     fn open(&mut self, address: SocketAddr, name: &Str, dispatcher: &Dispatcher) -> bool {
         match self.table.listen(address) {
             Ok(socket) => {
+                // Asked at the start, so that it does not fail here; a socket without it would take nothing that was captured.
+                if self.transparent
+                    && let Err(error) = sockopt::set_transparent(&socket)
+                {
+                    tracing::error!(listener = %name, %address, error = %Report::new(&error), "Listener takes no captured connections");
+                }
                 let task = tokio::task::spawn_local(accept_loop(socket, name.clone(), dispatcher.clone()));
                 self.loops.insert(address, Accepting { listener: name.clone(), task: task.abort_handle() });
                 self.failed.remove(&address);

@@ -1,5 +1,6 @@
 //! Opaque proxying: bytes from a connection to an endpoint of a cluster.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -175,7 +176,7 @@ async fn connect_any(
         };
         tried.push(endpoint.id());
         record.attempts += 1;
-        match connect_one(worker, cluster, &endpoint).await {
+        match connect_one(worker, cluster, &endpoint, connection.facts.source.ip()).await {
             Ok(connected) => {
                 report(cluster, &endpoint, Seen::Connected);
                 return Ok((connected, endpoint));
@@ -218,15 +219,22 @@ pub(crate) fn pick(
         .map_err(|why| Fault::new(FaultKind::NoHealthyUpstream).with_detail(why.to_string()))
 }
 
-async fn connect_one(worker: &Worker, cluster: &ClusterPlan, endpoint: &Endpoint) -> Result<Connected, Fault> {
+async fn connect_one(
+    worker: &Worker,
+    cluster: &ClusterPlan,
+    endpoint: &Endpoint,
+    client: IpAddr,
+) -> Result<Connected, Fault> {
     let live = worker.live();
     let key = worker
         .upstreams
         .key(&cluster.settings, endpoint, Protocol::Opaque, b"", &worker.shared.tls, &*live)
-        .map_err(|error| Fault::new(FaultKind::UpstreamTlsFailed).with_detail(error.to_string()))?;
+        .map_err(|error| Fault::new(FaultKind::UpstreamTlsFailed).with_detail(error.to_string()))?
+        .in_name_of(client, worker.shared.client_mark);
     drop(live);
-    let options = ConnectOptions::of(&cluster.settings, worker.shared.socket_mark);
+    let shared = &worker.shared;
+    let options = ConnectOptions::of(&cluster.settings, shared.socket_mark).with_client_mark(shared.client_mark);
     let connected = connect(&key, options).await;
-    worker.telemetry.connected(connected.is_ok());
+    worker.telemetry.connected(&cluster.settings.name, connected.is_ok());
     connected.map_err(|error| fault_of(&error))
 }

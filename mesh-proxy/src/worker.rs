@@ -49,6 +49,8 @@ pub struct Shared {
     pub tls: TlsStore,
     /// Mark of the proxy's own connections.
     pub socket_mark: Option<u32>,
+    /// TPROXY mode: mark of connections to the workload that have their client's address.
+    pub client_mark: Option<u32>,
     /// Our SPIFFE URI.
     pub identity: Str,
     /// What peers are told about this workload.
@@ -248,7 +250,7 @@ impl Worker {
         self.upstreams
             .retain(|settings| plan.cluster(&settings.name).is_some_and(|now| Arc::ptr_eq(&now.settings, settings)));
         self.connections.close(Closing::Drain, |entry| plan.listener(&entry.listener).is_none());
-        self.telemetry.config_changed(|name| plan.cluster(name).is_some());
+        self.telemetry.config_changed(|name| plan.cluster(name).is_some(), |name| plan.listener(name).is_some());
     }
 
     fn drain(&self, phase: DrainPhase) {
@@ -282,6 +284,19 @@ impl Worker {
             for event in outlier::sweep(&**cluster, now) {
                 tracing::info!(cluster = %cluster.settings.name, ?event, "Outlier detection");
             }
+        }
+    }
+}
+
+/// Counts a panic of the task that holds it. The runtime catches it at the edge of the task: one connection, or one stream of
+/// one, ends; everything that it held is dropped with it.
+#[derive(Debug)]
+pub struct PanicWatch(pub Rc<Worker>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.telemetry.panicked();
         }
     }
 }
@@ -322,6 +337,7 @@ async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
         let worker = Rc::clone(&worker);
         tokio::task::spawn_local(async move {
             let _load = load;
+            let _watch = PanicWatch(Rc::clone(&worker));
             conn::serve(worker, accepted).await;
         });
     }
@@ -362,3 +378,6 @@ async fn sweep(worker: Rc<Worker>) {
         worker.sweep();
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -33,6 +33,7 @@ use crate::agent::probe::{self, Probers};
 use crate::agent::scrape::{Merged, Targets};
 use crate::agent::shutdown::Event;
 use crate::bootstrap::Bootstrap;
+use crate::capture::own;
 use crate::telemetry::Hub;
 use crate::worker::Shared;
 
@@ -133,6 +134,7 @@ impl Admin {
         process::register(&mut metrics)?;
         context.hub.register(&mut metrics)?;
         context.shared.store.names.register(&mut metrics)?;
+        own::register(&mut metrics, context.shared.store.captured.get().copied())?;
         let started = Instant::now();
         state::register(&mut metrics, &context.shared, &context.hub, context.bootstrap.workers, started)?;
         let counters = metrics.register()?;

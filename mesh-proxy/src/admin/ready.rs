@@ -64,6 +64,10 @@ impl Admin {
 pub(super) fn page(router: Router, path: &'static str, admin: &Arc<Admin>) -> Router {
     let admin = Arc::clone(admin);
     router.get(path, "200 when the proxy may be sent traffic", move |_| match admin.not_ready() {
+        // Ready all the same: the platform would only start the pod again, as it is.
+        None if admin.context.shared.store.captured.get() == Some(&false) => {
+            Response::ok("LIVE\nwarning: traffic of this pod is not captured, it passes the mesh by\n")
+        }
         None => Response::ok("LIVE\n"),
         Some(why) => Response::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     })

@@ -74,6 +74,7 @@ fn mk_context() -> (AdminContext, mpsc::Receiver<Event>) {
         store: Store::default(),
         tls: TlsStore::default(),
         socket_mark: None,
+        client_mark: None,
         identity: identity.clone(),
         metadata: Arc::new(LocalMetadata::default()),
         drain: watch::Sender::new(DrainPhase::Running),

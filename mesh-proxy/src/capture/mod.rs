@@ -11,6 +11,7 @@ pub mod exec;
 pub mod host;
 pub mod model;
 mod netlink;
+pub mod own;
 pub mod probe;
 mod render;
 mod route;

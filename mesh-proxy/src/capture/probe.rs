@@ -122,19 +122,37 @@ impl Probe {
         let Some(target) = self.targets.first().copied() else { return Err(ProbeError::Nothing) };
         let listeners = self.listen()?;
         let attempts = async {
-            loop {
-                for target in &self.targets {
-                    let family = |listener: &&Listener| listener.ipv4 == target.is_ipv4();
-                    let Some(listener) = listeners.iter().find(family) else { continue };
-                    if self.arrives(*target, &listener.socket).await {
-                        return;
-                    }
-                }
+            while !self.any_arrives(&listeners).await {
                 sleep(PAUSE).await;
             }
         };
         let not_captured = |_| ProbeError::NotCaptured { target, port: self.port, within };
         timeout(within, attempts).await.map_err(not_captured)
+    }
+
+    /// Connects once.
+    ///
+    /// # Errors
+    /// See [`ProbeError`].
+    pub async fn once(&self) -> Result<(), ProbeError> {
+        let Some(target) = self.targets.first().copied() else { return Err(ProbeError::Nothing) };
+        let listeners = self.listen()?;
+        if self.any_arrives(&listeners).await {
+            return Ok(());
+        }
+        Err(ProbeError::NotCaptured { target, port: self.port, within: PAUSE })
+    }
+
+    async fn any_arrives(&self, listeners: &[Listener]) -> bool {
+        for target in &self.targets {
+            let family = |listener: &&Listener| listener.ipv4 == target.is_ipv4();
+            if let Some(listener) = listeners.iter().find(family)
+                && self.arrives(*target, &listener.socket).await
+            {
+                return true;
+            }
+        }
+        false
     }
 
     /// A redirected connection arrives at localhost of its own family.

@@ -1,7 +1,7 @@
 //! What the workers run: one plan, published as a whole.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use mesh_api_xds::ir::secret::Secret;
 use mesh_proxy_core::plan::Plan;
@@ -52,6 +52,8 @@ pub struct Store {
     pub names: Arc<Names>,
     /// How the connection to the control plane fares.
     pub link: Link,
+    /// Whether traffic of the workload is captured, as found out at the start; unset when that is not known.
+    pub captured: OnceLock<bool>,
 }
 
 /// Numbers of the connection to the control plane: written by the configuration client, read by a scrape.
@@ -74,6 +76,7 @@ impl Default for Store {
             held: Held::default(),
             names: Arc::default(),
             link: Link::default(),
+            captured: OnceLock::new(),
         }
     }
 }

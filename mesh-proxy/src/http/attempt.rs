@@ -290,7 +290,8 @@ async fn begin(
     let key = worker
         .upstreams
         .key(settings, endpoint, protocol, scratch.request.host_lower(), &worker.shared.tls, &*live)
-        .map_err(|error| Fault::new(FaultKind::UpstreamTlsFailed).with_detail(error.to_string()))?;
+        .map_err(|error| Fault::new(FaultKind::UpstreamTlsFailed).with_detail(error.to_string()))?
+        .in_name_of(forwarding.connection.facts.source.ip(), worker.shared.client_mark);
     drop(live);
     if protocol == Protocol::Http1 {
         let pooled = take_h1(forwarding, &key, fresh).await?;
@@ -358,9 +359,10 @@ async fn open(forwarding: &Forwarding<'_>, key: &PoolKey) -> Result<(Connected, 
     let circuit = &forwarding.cluster.state.circuit;
     let _pending = circuit.pending(&settings.limits).ok_or(Opening::Overflow)?;
     let permit = circuit.connection(&settings.limits).ok_or(Opening::Overflow)?;
-    let options = ConnectOptions::of(settings, forwarding.worker.shared.socket_mark);
+    let shared = &forwarding.worker.shared;
+    let options = ConnectOptions::of(settings, shared.socket_mark).with_client_mark(shared.client_mark);
     let connected = connect(key, options).await;
-    forwarding.worker.telemetry.connected(connected.is_ok());
+    forwarding.worker.telemetry.connected(&settings.name, connected.is_ok());
     Ok((connected?, Some(permit)))
 }
 

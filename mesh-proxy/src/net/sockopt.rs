@@ -105,6 +105,22 @@ pub fn set_transparent(socket: impl AsFd) -> Result<(), SockoptError> {
     named("IP_TRANSPARENT", set.map_err(Into::into))
 }
 
+/// Mark of connections to the workload in the name of its clients. The rules of TPROXY mode know it (Istio's
+/// `INBOUND_TPROXY_MARK` and the mark of its `original_src` filter).
+pub const CLIENT_MARK: u32 = 1337;
+
+/// Whether this process may use addresses that are not this machine's, and mark what it sends.
+///
+/// # Errors
+/// See [`set_transparent`].
+pub fn check_transparent() -> Result<(), SockoptError> {
+    let probe = Socket::new(Domain::IPV4, Type::STREAM, None);
+    let probe =
+        probe.map_err(|source| SockoptError { option: "IP_TRANSPARENT (opening a socket to try it)", source })?;
+    set_transparent(&probe)?;
+    set_mark(&probe, CLIENT_MARK)
+}
+
 /// Whether this process may mark its sockets. Asked once at start, so that a proxy whose loop guard cannot work says
 /// so before it takes the first connection.
 ///

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use tokio::net::TcpSocket;
 
 use super::key::PoolKey;
+use crate::capture::rules::{PASSTHROUGH_V4, PASSTHROUGH_V6};
 use crate::net::io::Io;
 use crate::net::sockopt::{self, SocketOptions};
 use crate::net::stream::Stream;
@@ -26,6 +27,8 @@ pub struct ConnectOptions {
     pub socket: SocketOptions,
     /// Mark that keeps the proxy's own connections out of redirection.
     pub mark: Option<u32>,
+    /// Mark of connections whose source is their client's address (TPROXY).
+    pub client_mark: Option<u32>,
 }
 
 impl ConnectOptions {
@@ -41,7 +44,14 @@ impl ConnectOptions {
             timeout: settings.connect_timeout,
             socket: SocketOptions { keepalive, ..SocketOptions::default() },
             mark,
+            client_mark: None,
         }
+    }
+
+    /// The same; a source that is not this machine's loopback is a client's.
+    #[must_use]
+    pub const fn with_client_mark(self, client_mark: Option<u32>) -> Self {
+        Self { client_mark, ..self }
     }
 }
 
@@ -138,10 +148,46 @@ fn open_socket(address: SocketAddr, source: Option<IpAddr>, options: ConnectOpti
     if let Some(mark) = options.mark {
         sockopt::set_mark(&socket, mark).map_err(io::Error::other)?;
     }
-    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+    if let Some(source) = source.and_then(|source| of_family(source, address)) {
+        if let Some(mark) = options.client_mark.filter(|_| !is_passthrough(source)) {
+            sockopt::set_transparent(&socket).map_err(io::Error::other)?;
+            sockopt::set_mark(&socket, mark).map_err(io::Error::other)?;
+        }
         // The kernel chooses the port when it knows both ends, so that many connections can share an address.
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// The source for a destination of this family. The address by which the rules know passed-through connections has a twin in
+/// the other family; any other is of no use there.
+fn of_family(source: IpAddr, address: SocketAddr) -> Option<IpAddr> {
+    if source.is_ipv4() == address.is_ipv4() {
+        return Some(source);
+    }
+    let twin = if address.is_ipv4() { PASSTHROUGH_V4.into() } else { PASSTHROUGH_V6.into() };
+    is_passthrough(source).then_some(twin)
+}
+
+fn is_passthrough(source: IpAddr) -> bool {
+    source == PASSTHROUGH_V4 || source == PASSTHROUGH_V6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_through_connections_have_a_source_of_their_family() {
+        let check = |source: &str, address: &str, expect: Option<&str>| {
+            let found = of_family(source.parse().unwrap(), address.parse().unwrap());
+            assert_eq!(found, expect.map(|text| text.parse::<IpAddr>().unwrap()), "{source} {address}");
+        };
+        check("127.0.0.6", "10.0.0.1:80", Some("127.0.0.6"));
+        check("127.0.0.6", "[fd00::1]:80", Some("::6"));
+        check("::6", "10.0.0.1:80", Some("127.0.0.6"));
+        check("10.0.0.9", "10.0.0.1:80", Some("10.0.0.9"));
+        check("10.0.0.9", "[fd00::1]:80", None);
+    }
 }

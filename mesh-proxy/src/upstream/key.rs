@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_api_xds::ir::matcher::StringMatch;
@@ -20,6 +21,18 @@ pub struct PoolKey {
     pub protocol: Protocol,
     /// Address that it comes from, where one is set.
     pub source: Option<IpAddr>,
+}
+
+impl PoolKey {
+    /// The key of a connection to the workload in the name of `client`: such connections are shared only by the client's own
+    /// requests. Any other connection has its own address.
+    #[must_use]
+    pub fn in_name_of(self: Rc<Self>, client: IpAddr, client_mark: Option<u32>) -> Rc<Self> {
+        if client_mark.is_none() || self.source.is_none() || client.is_ipv4() != self.address.is_ipv4() {
+            return self;
+        }
+        Rc::new(Self { source: Some(client), ..Self::clone(&self) })
+    }
 }
 
 /// TLS parameters of a connection.

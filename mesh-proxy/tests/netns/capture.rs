@@ -3,9 +3,9 @@
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use clap::Parser;
-use mesh_proxy::capture::config::MAX_ENTRIES;
+use mesh_proxy::capture::config::{CaptureConfig, Guard, MAX_ENTRIES};
 use mesh_proxy::capture::exec::{self, ExecError};
-use mesh_proxy::capture::probe::ProbeError;
+use mesh_proxy::capture::probe::{Caller, Probe, ProbeError};
 use mesh_proxy::capture::{self, CaptureError, InitArgs, Outcome};
 use mesh_proxy::net::orig_dst::original_dst;
 use mesh_proxy::net::sockopt;
@@ -284,6 +284,17 @@ pub fn capture_is_validated_by_a_connection() {
         let again = try_init(&[guard, &["--skip-rule-apply", "--run-validation"]].concat()).unwrap();
         assert_eq!(again, Outcome::Validated, "{guard:?}");
     }
+    // As the proxy asks for itself at its start: by its own user, once.
+    let captured = || {
+        let guard = Guard { uids: vec![0], ..Guard::default() };
+        let config = CaptureConfig { guard, ipv6: false, ..CaptureConfig::default() };
+        let probe = Probe::of(&config, Caller::this(), 15002).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(probe.once())
+    };
+    captured().expect("traffic is captured");
+    init(&["--cleanup-only"]);
+    assert!(matches!(captured(), Err(ProbeError::NotCaptured { .. })));
     // Where the proxy runs already, nothing can be found out.
     let _proxy = world::listen("0.0.0.0:15006");
     let busy = try_init(&["-u", "0", "--skip-rule-apply", "--run-validation"]).unwrap_err();
