@@ -75,6 +75,7 @@ impl Proxy {
             store: Store::default(),
             tls: TlsStore::default(),
             socket_mark: None,
+            client_mark: None,
             identity: Str::from("spiffe://cluster.local/ns/default/sa/test"),
             metadata: Arc::new(LocalMetadata::new("test", workload())),
             drain: watch::Sender::new(DrainPhase::Running),
