@@ -24,6 +24,7 @@ use crate::net::inspect::{Found, Inspected, inspect};
 use crate::net::io::Io;
 use crate::net::orig_dst::original_dst;
 use crate::net::stream::Stream;
+use crate::telemetry::listeners::Listened;
 use crate::tls::peer::{self, KeepCertificate};
 use crate::tls::session::Session;
 use crate::tls::store::Alpn;
@@ -38,6 +39,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Connection {
     /// Its place in the worker's table.
     pub entry: Registered,
+    /// Counts it as open, and its requests.
+    pub listened: Listened,
     /// What is known of it.
     pub facts: ConnFacts,
     /// Listener whose chain took it.
@@ -88,6 +91,7 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
     let (peer_address, local) = addresses(&accepted)?;
     let (destination, listener) = destination(&live, own, &accepted, local)?;
     let (direction, name, what) = (listener.direction, listener.name.clone(), listener.inspect.clone());
+    let listened = worker.telemetry.listened(&name);
     let own_name = own.name.clone();
     drop(live);
 
@@ -126,7 +130,7 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
         let policy = policy.unwrap_or_else(|| Str::from("none"));
         return Err(Fault::new(FaultKind::AccessDenied).with_detail(policy).into());
     }
-    let connection = Connection { entry, facts, listener: name, chain: chain.name.clone(), direction };
+    let connection = Connection { entry, listened, facts, listener: name, chain: chain.name.clone(), direction };
     let is_http = matches!(chain.serve, ServePlan::Http(_));
     drop(chain);
     if is_http {

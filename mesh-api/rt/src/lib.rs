@@ -11,6 +11,7 @@ pub mod drain;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod panics;
 pub mod report;
 pub mod runtime;
 pub mod signal;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_api::text::Str;
@@ -19,6 +20,7 @@ use prometheus_client::metrics::MetricType;
 use tokio::time::Instant;
 use x509_parser::prelude::Pem;
 
+use super::envoy;
 use super::server_info::expires;
 use crate::telemetry::{ClusterTotals, Hub};
 use crate::worker::{DrainPhase, Shared};
@@ -50,11 +52,11 @@ const OVERFLOW: Declaration = counter(
     "Requests that a limit of the cluster refused, under Envoy's name.",
 );
 
-const fn gauge(name: &'static str, doc: &'static str) -> Declaration {
+pub(super) const fn gauge(name: &'static str, doc: &'static str) -> Declaration {
     Declaration::new(name, MetricType::Gauge, doc)
 }
 
-const fn counter(name: &'static str, doc: &'static str) -> Declaration {
+pub(super) const fn counter(name: &'static str, doc: &'static str) -> Declaration {
     Declaration::new(name, MetricType::Counter, doc)
 }
 
@@ -92,7 +94,8 @@ pub(super) fn register(
     started: Instant,
 ) -> Result<(), DuplicateMetric> {
     let own = [GENERATION, PUBLICATIONS, EXPIRY, RESOURCES, BUILD, LIVE, STATE, UPTIME, CONCURRENCY];
-    let declarations: Vec<_> = own.into_iter().chain(OF_CLUSTERS.map(|(declaration, _)| declaration)).collect();
+    let declarations = own.into_iter().chain(OF_CLUSTERS.map(|(declaration, _)| declaration));
+    let declarations: Vec<_> = declarations.chain(envoy::declarations()).collect();
     let state = State { shared: Arc::clone(shared), hub: hub.clone(), workers, started };
     metrics.register_collector(&declarations, Box::new(state))
 }
@@ -125,7 +128,9 @@ impl Collector for State {
         })?;
         resources(plan, &mut encoder)?;
         expiries(plan, &mut encoder)?;
-        clusters(plan, &self.hub.cluster_totals(), &mut encoder)
+        let link = self.shared.store.link.active.load(Relaxed);
+        clusters(plan, &self.hub.cluster_totals(), link, &mut encoder)?;
+        envoy::encode(&self.shared.store, &live, &self.hub, &mut encoder)
     }
 }
 
@@ -159,7 +164,8 @@ fn expiries(plan: &Plan, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     })
 }
 
-fn first_expiry(secret: &Secret) -> Option<SystemTime> {
+/// When a secret's first certificate ends.
+pub(super) fn first_expiry(secret: &Secret) -> Option<SystemTime> {
     let pem = match &secret.content {
         SecretContent::Certificate { chain, .. } => chain,
         SecretContent::Trust(pem) => pem,
@@ -168,13 +174,22 @@ fn first_expiry(secret: &Secret) -> Option<SystemTime> {
     blocks.filter_map(|block| block.parse_x509().ok().map(|certificate| expires(&certificate))).min()
 }
 
-/// Only clusters that were used: of a thousand that a sidecar is told of, it talks to a few.
-fn clusters(plan: &Plan, used: &BTreeMap<Str, ClusterTotals>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+/// Only clusters that were used: of a thousand that a sidecar is told of, it talks to a few. `link` connections lead to the
+/// control plane.
+fn clusters(
+    plan: &Plan,
+    used: &BTreeMap<Str, ClusterTotals>,
+    link: u64,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let open = |cluster: &ClusterPlan| cluster.state.circuit.inside(Counted::Connections) > 0;
     let is_used = |cluster: &&Arc<ClusterPlan>| used.contains_key(&cluster.settings.name) || open(cluster);
     let used: Vec<_> = plan.clusters().filter(is_used).collect();
     for (declaration, value) in &OF_CLUSTERS {
         put(encoder, declaration, |metric| {
+            if declaration.name == CX_ACTIVE.name {
+                metric.encode_family(&[("cluster_name", envoy::CONTROL_PLANE)])?.encode_gauge(&link)?;
+            }
             used.iter().try_for_each(|cluster| {
                 let labels = [("cluster_name", cluster.settings.name.as_str())];
                 let mut metric = metric.encode_family(&labels)?;
@@ -197,7 +212,7 @@ fn healthy(cluster: &ClusterPlan) -> u64 {
     cluster.all().iter().filter(may_be_chosen).count() as u64
 }
 
-fn put(
+pub(super) fn put(
     encoder: &mut DescriptorEncoder<'_>,
     declaration: &Declaration,
     fill: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,

@@ -20,6 +20,7 @@ use mesh_proxy_core::plan::cluster::ClusterRef;
 use mesh_proxy_core::plan::listener::{FilterPlan, HttpPlan, ServePlan};
 use mesh_proxy_core::plan::route::{ActionPlan, DestinationPlan, RoutePlan};
 use mesh_proxy_core::plan::routes::HostPlan;
+use mesh_proxy_core::retry::requested;
 use mesh_proxy_core::route::{Miss, Timeouts, select_route};
 use mesh_proxy_core::trace::Silent;
 use tokio::time::Instant;
@@ -113,6 +114,8 @@ pub async fn run(
     down: &mut Downstream<'_>,
 ) -> After {
     scratch.record.begin(SystemTime::now(), Instant::now(), &scratch.request);
+    #[cfg(test)]
+    crate::worker::tests::panic_if_asked(&scratch.request);
     let Some(http) = http_plan(&worker.live(), connection) else {
         // The chain went away: the client finds its successor on a new connection.
         down.close_after();
@@ -243,7 +246,7 @@ fn select(
             host: Arc::clone(selected.host),
             route: Arc::clone(selected.route),
             cluster: selected.destination.map(|destination| destination.reference.clone()),
-            retry: selected.retry().cloned(),
+            retry: requested::policy(selected.retry(), head),
             timeouts: selected.timeouts(head),
         }),
         Err(Miss::NotYet(_)) => Err(Unrouted::NotYet),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use mesh_api_xds::ir::cluster::Transport as UpstreamTransport;
 use mesh_api_xds::ir::filter::PeerMetadata;
 use mesh_api_xds::ir::http::ServerHeader;
+use mesh_api_xds::ir::listener::Direction;
 use mesh_proxy_core::authz::predicate::Subject;
 use mesh_proxy_core::authz::{Authz, Verdict};
 use mesh_proxy_core::facts::RequestFacts;
@@ -17,6 +18,7 @@ use mesh_proxy_core::head::known::KnownName;
 use mesh_proxy_core::head::{FieldError, Head};
 use mesh_proxy_core::plan::listener::{FilterPlan, HttpPlan};
 use mesh_proxy_core::plan::route::ActionPlan;
+use mesh_proxy_core::retry::requested;
 use mesh_proxy_core::trace::Silent;
 
 use super::attempt::Forwarding;
@@ -111,6 +113,7 @@ pub fn upstream_request(forwarding: &Forwarding<'_>, head: &mut Head) -> Result<
     if routed.host.attempt_count {
         head.set(KnownName::XEnvoyAttemptCount, b"1").map_err(too_large)?;
     }
+    asked_of_us(forwarding, head).map_err(too_large)?;
     let own = &forwarding.worker.shared.metadata;
     for filter in &routed.http.filters {
         let FilterPlan::PeerMetadata(side) = filter else { continue };
@@ -125,6 +128,22 @@ pub fn upstream_request(forwarding: &Forwarding<'_>, head: &mut Head) -> Result<
         }
     }
     Ok(())
+}
+
+/// What the request asked of this proxy ends here; the upstream is told how long its answer is waited for.
+fn asked_of_us(forwarding: &Forwarding<'_>, head: &mut Head) -> Result<(), FieldError> {
+    for name in requested::CONSUMED {
+        head.remove(*name);
+    }
+    if forwarding.connection.direction == Direction::Inbound {
+        // A description of the operation for this proxy's span, not for the application.
+        head.remove(KnownName::XEnvoyDecoratorOperation);
+    }
+    let timeouts = forwarding.routed.timeouts;
+    let Some(limit) = timeouts.per_try.or(timeouts.whole) else { return Ok(()) };
+    let mut text = Vec::with_capacity(8);
+    decimal(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), &mut text);
+    head.set(KnownName::XEnvoyExpectedRqTimeoutMs, &text)
 }
 
 /// Before the client: hop-by-hop fields, edits, what peers are told, our name.

@@ -26,7 +26,7 @@ use crate::connections::Closing;
 use crate::net::copy::{TunnelBytes, tunnel};
 use crate::net::inspect::Found;
 use crate::net::stream::Stream;
-use crate::worker::Worker;
+use crate::worker::{PanicWatch, Worker};
 
 /// Time for the rest of a request's head once its first byte has come. Envoy has none by default; without one a slow sender
 /// holds a connection for ever.
@@ -323,6 +323,7 @@ async fn serve_stream(
     respond: ::h2::server::SendResponse<bytes::Bytes>,
 ) {
     let _busy = connection.entry.busy();
+    let _watch = PanicWatch(Rc::clone(&worker));
     let mut scratch = worker.take_scratch();
     let (parts, body) = request.into_parts();
     let mut down = Downstream::H2 { stream: h2::Stream::new(None, Some(body)), respond: Some(respond) };

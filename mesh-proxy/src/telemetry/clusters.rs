@@ -22,6 +22,12 @@ pub struct ClusterNumbers {
     pub attempts: Counter,
     /// Attempts after the first.
     pub retries: Counter,
+    /// Connections opened to it.
+    pub opened: Counter,
+    /// Connections to it that could not be opened or secured.
+    pub failed: Counter,
+    /// Requests that it did not answer in time.
+    pub timeouts: Counter,
     /// Responses delivered, by hundreds of their status: 1xx to 5xx.
     pub classes: [Counter; 5],
 }
@@ -60,14 +66,28 @@ impl ClusterTable {
 
     /// Counts a request that was sent to `name` in `attempts` attempts and answered with `status`.
     pub fn request(&self, name: &Str, attempts: u32, status: u16) {
+        self.with(name, |cluster| cluster.count(attempts, status));
+    }
+
+    /// Counts a request that `name` did not answer in time.
+    pub fn timeout(&self, name: &Str) {
+        self.with(name, |cluster| cluster.timeouts.add(1));
+    }
+
+    /// Counts an attempt to connect to `name`.
+    pub fn connected(&self, name: &Str, succeeded: bool) {
+        self.with(name, |cluster| if succeeded { cluster.opened.add(1) } else { cluster.failed.add(1) });
+    }
+
+    fn with(&self, name: &Str, count: impl FnOnce(&ClusterNumbers)) {
         let place = (name.as_ptr().addr() >> 4) % PLACES;
         if let Some(Some(known)) = self.places.borrow().get(place)
             && known.name == *name
         {
-            return known.count(attempts, status);
+            return count(known);
         }
         let Some(found) = self.find(name) else { return };
-        found.count(attempts, status);
+        count(&found);
         if let Some(place) = self.places.borrow_mut().get_mut(place) {
             *place = Some(found);
         }

@@ -51,6 +51,8 @@ counts! {
         "Connections opened to upstreams.";
     UpstreamFailed = "mesh_proxy_upstream_connections_failed_total",
         "Connections to upstreams that could not be opened or secured.";
+    Panics = "mesh_proxy_panics_total",
+        "Connections and streams that a mistake in this program ended; the log says which.";
     LogLines = "mesh_proxy_access_log_lines_total",
         "Access log lines written by workers, dropped ones included.";
 }

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod clusters;
 pub mod counters;
+pub mod listeners;
 pub mod metadata;
 pub mod record;
 mod scrape;
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mesh_api::text::Str;
 use mesh_api_rt::metrics::{DuplicateMetric, Metrics};
 use mesh_api_xds::node::{NodeInfo, ProxyKind};
-use mesh_proxy_core::fault::Fault;
+use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::flags::Flags;
 use mesh_proxy_core::plan::listener::HttpPlan;
 use mesh_proxy_core::stats::Workload;
@@ -34,6 +35,7 @@ use mesh_proxy_core::stats::Workload;
 use self::access_log::{Sinks, Writer};
 use self::clusters::{ClusterShelf, ClusterTable};
 use self::counters::{Count, Counters};
+use self::listeners::{Listened, ListenerShelf, ListenerTable};
 use self::metadata::PeerCache;
 use self::record::TcpRecord;
 use self::series::Numbers;
@@ -65,6 +67,7 @@ struct Inner {
 struct Shared {
     series: Arc<Shelf>,
     clusters: Arc<ClusterShelf>,
+    listeners: Arc<ListenerShelf>,
     counters: Counters,
     gauges: Gauges,
 }
@@ -97,6 +100,7 @@ pub struct Telemetry {
     hostname: Str,
     series: SeriesTable,
     clusters: ClusterTable,
+    listeners: ListenerTable,
     tunnels: Tunnels,
     logs: Writer,
     shared: Arc<Shared>,
@@ -130,6 +134,7 @@ impl Hub {
             hostname: hub.hostname.clone(),
             series: SeriesTable::new(Arc::clone(&hub.own), Arc::clone(&shared.series), hub.budget),
             clusters: ClusterTable::new(Arc::clone(&shared.clusters)),
+            listeners: ListenerTable::new(Arc::clone(&shared.listeners)),
             tunnels: Tunnels::default(),
             logs: hub.sinks.writer(),
             shared,
@@ -168,13 +173,19 @@ impl Hub {
         scrape::cluster_totals(&self.each())
     }
 
+    /// Connections and requests of each listener.
+    #[must_use]
+    pub fn listener_totals(&self) -> std::collections::BTreeMap<Str, scrape::ListenerTotals> {
+        scrape::listener_totals(&self.each())
+    }
+
     /// Held for a push at start and a copy of pointers in a scrape.
     fn each(&self) -> Vec<Arc<Shared>> {
         self.0.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-pub use self::scrape::ClusterTotals;
+pub use self::scrape::{ClusterTotals, ListenerTotals};
 
 impl Telemetry {
     /// Reports a request that ended: metrics where the chain has the filter, and the access log. To be called once per
@@ -183,8 +194,14 @@ impl Telemetry {
         let record = &scratch.record;
         let counters = &self.shared.counters;
         counters.add(Count::Requests, 1);
+        connection.listened.request(record.status);
         if let Some(code) = record.code {
             counters.reply(code);
+            if [FaultKind::ResponseTimeout.code(), FaultKind::PerTryTimeout.code()].contains(&code)
+                && let Some(cluster) = &record.cluster
+            {
+                self.clusters.timeout(&cluster.name);
+            }
         }
         if let Some(cluster) = record.cluster.as_ref().filter(|_| record.attempts > 0) {
             counters.add(Count::Retries, u64::from(record.attempts - 1));
@@ -258,13 +275,24 @@ impl Telemetry {
         self.count(Count::Connections);
     }
 
+    /// Reports a connection that a listener has taken; it counts as open until what is returned is dropped.
+    pub fn listened(&self, listener: &Str) -> Listened {
+        self.listeners.accepted(listener)
+    }
+
     /// Reports a connection that waits for the first configuration.
     pub fn parked(&self) {
         self.count(Count::Parked);
     }
 
-    /// Reports an attempt to connect to an upstream.
-    pub fn connected(&self, succeeded: bool) {
+    /// Reports a connection or stream that ended in a panic.
+    pub fn panicked(&self) {
+        self.count(Count::Panics);
+    }
+
+    /// Reports an attempt to connect to an endpoint of a cluster.
+    pub fn connected(&self, cluster: &Str, succeeded: bool) {
+        self.clusters.connected(cluster, succeeded);
         self.count(if succeeded { Count::UpstreamOpened } else { Count::UpstreamFailed });
     }
 
@@ -292,8 +320,9 @@ impl Telemetry {
     }
 
     /// Forgets what configuration no longer has.
-    pub fn config_changed(&self, is_cluster: impl Fn(&str) -> bool) {
+    pub fn config_changed(&self, is_cluster: impl Fn(&str) -> bool, is_listener: impl Fn(&str) -> bool) {
         self.clusters.retain(is_cluster);
+        self.listeners.retain(is_listener);
     }
 
     fn names(&self) -> sides::Names<'_> {

@@ -40,7 +40,24 @@ pub struct ClusterTotals {
     pub attempts: u64,
     /// Attempts after the first.
     pub retries: u64,
+    /// Connections opened to it.
+    pub opened: u64,
+    /// Connections to it that could not be opened or secured.
+    pub failed: u64,
+    /// Requests that it did not answer in time.
+    pub timeouts: u64,
     /// Responses by hundreds of their status: 1xx to 5xx.
+    pub classes: [u64; 5],
+}
+
+/// Sum of one listener over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// Connections taken.
+    pub opened: u64,
+    /// Of these, those that have ended.
+    pub closed: u64,
+    /// Requests by hundreds of their status: 1xx to 5xx.
     pub classes: [u64; 5],
 }
 
@@ -79,6 +96,8 @@ const CLUSTER_ATTEMPTS: Declaration =
     counter("envoy_cluster_upstream_rq_total", "Attempts sent to a cluster, under Envoy's name.");
 const CLUSTER_RETRIES: Declaration =
     counter("envoy_cluster_upstream_rq_retry", "Attempts after the first, by cluster, under Envoy's name.");
+const CLUSTER_TIMEOUTS: Declaration =
+    counter("envoy_cluster_upstream_rq_timeout", "Requests that a cluster did not answer in time, under Envoy's name.");
 const CLUSTER_CLASSES: Declaration =
     counter("envoy_cluster_upstream_rq_xx", "Responses by cluster and class of status, under Envoy's name.");
 const REPLIES: Declaration =
@@ -119,6 +138,7 @@ pub(super) fn declarations() -> Vec<Declaration> {
     let rest = [
         CLUSTER_ATTEMPTS,
         CLUSTER_RETRIES,
+        CLUSTER_TIMEOUTS,
         CLUSTER_CLASSES,
         REPLIES,
         REFUSALS,
@@ -231,7 +251,24 @@ pub(super) fn cluster_totals(workers: &[Arc<Shared>]) -> BTreeMap<Str, ClusterTo
         let totals = all.entry(cluster.name.clone()).or_default();
         totals.attempts += cluster.attempts.get();
         totals.retries += cluster.retries.get();
+        totals.opened += cluster.opened.get();
+        totals.failed += cluster.failed.get();
+        totals.timeouts += cluster.timeouts.get();
         for (total, class) in totals.classes.iter_mut().zip(cluster.classes.iter().map(Counter::get)) {
+            *total += class;
+        }
+    }
+    all
+}
+
+/// Listeners that have taken connections.
+pub(super) fn listener_totals(workers: &[Arc<Shared>]) -> BTreeMap<Str, ListenerTotals> {
+    let mut all: BTreeMap<Str, ListenerTotals> = BTreeMap::new();
+    for listener in workers.iter().flat_map(|worker| worker.listeners.listeners()) {
+        let totals = all.entry(listener.name.clone()).or_default();
+        totals.opened += listener.opened.get();
+        totals.closed += listener.closed.get();
+        for (total, class) in totals.classes.iter_mut().zip(listener.classes.iter().map(Counter::get)) {
             *total += class;
         }
     }
@@ -242,6 +279,7 @@ fn encode_clusters(clusters: &BTreeMap<Str, ClusterTotals>, encoder: &mut Descri
     for (declaration, value) in [
         (CLUSTER_ATTEMPTS, (|totals| totals.attempts) as fn(&ClusterTotals) -> u64),
         (CLUSTER_RETRIES, |totals| totals.retries),
+        (CLUSTER_TIMEOUTS, |totals| totals.timeouts),
     ] {
         put(encoder, &declaration, |metric| {
             clusters.iter().try_for_each(|(name, totals)| {

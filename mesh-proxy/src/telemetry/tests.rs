@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::testing::{mk_cluster, mk_http, mk_listener, mk_node};
 use super::*;
 use crate::connections::Connections;
+use crate::telemetry::listeners::ListenerTable;
 
 const OWN: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -69,6 +70,7 @@ fn mk_connection(direction: Direction, client: Option<&str>) -> Connection {
     facts.local_identity = Some(OWN.into());
     Connection {
         entry: table.register("inbound".into(), direction),
+        listened: ListenerTable::default().accepted(&"inbound".into()),
         facts,
         listener: "inbound".into(),
         chain: "http".into(),

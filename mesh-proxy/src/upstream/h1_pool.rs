@@ -115,3 +115,6 @@ impl H1Pool {
 fn is_alive(wire: &mut Wire) -> bool {
     wire.poll_stale(&mut Context::from_waker(Waker::noop())).is_pending()
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,6 +122,31 @@ async fn a_failing_upstream_is_retried_and_the_body_sent_again() {
 }
 
 #[tokio::test]
+async fn a_request_asks_for_retries_and_times_itself_and_the_upstream_does_not_see_it() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let upstream = upstream(move |head, _| {
+        if counted.fetch_add(1, Ordering::SeqCst) < 2 {
+            return "HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned();
+        }
+        ok(head)
+    })
+    .await;
+    let proxy =
+        Proxy::start(|address| vec![mk_listener(address, vec![mk_route("/", |_| {})]), mk_cluster(&[upstream])]);
+    let mut client = proxy.connect().await;
+    let request = "GET / HTTP/1.1\r\nhost: a\r\nx-envoy-retry-on: gateway-error\r\nx-envoy-max-retries: 2\r\n\
+                   x-envoy-upstream-rq-timeout-ms: 60000\r\nx-envoy-upstream-rq-per-try-timeout-ms: 30000\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let (head, body) = read_message(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let seen = String::from_utf8(body).unwrap();
+    let envoys: Vec<_> = seen.lines().filter(|line| line.starts_with("x-envoy-")).collect();
+    assert_eq!(envoys, ["x-envoy-attempt-count: 3", "x-envoy-expected-rq-timeout-ms: 30000"], "{seen}");
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
 async fn a_slow_upstream_times_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap();

@@ -53,7 +53,7 @@ pilot_xds 2
 pilot_xds_push_time_sum 0.5
 pilot_xds_push_time_count 1
 pilot_xds_push_time_bucket{le="0.1"} 0
-pilot_xds_push_time_bucket{le="1.0"} 1
+pilot_xds_push_time_bucket{le="1"} 1
 pilot_xds_push_time_bucket{le="+Inf"} 1
 "#;
     assert_eq!(text, expect);

@@ -43,6 +43,8 @@ struct Family {
     counter_sample: String,
     /// What they are to begin with.
     exact: String,
+    /// Its buckets have bounds.
+    is_histogram: bool,
 }
 
 /// Rewrites OpenMetrics text; `exact` gives the declared name of a family.
@@ -64,6 +66,10 @@ pub(super) fn to_prometheus(open_metrics: &str, exact: impl Fn(&str) -> Option<&
             let sample = without_exemplar(line);
             match sample.strip_prefix(family.counter_sample.as_str()) {
                 Some(rest) if !family.counter_sample.is_empty() => push_line(&mut out, &[&family.exact, rest]),
+                _ if family.is_histogram => {
+                    let (before, after) = without_fraction(sample);
+                    push_line(&mut out, &[before, after]);
+                }
                 _ => push_line(&mut out, &[sample]),
             }
         }
@@ -78,10 +84,10 @@ impl Family {
             "counter" => {
                 let counter_sample = format!("{name}_total");
                 let exact = exact(name).map_or_else(|| counter_sample.clone(), str::to_owned);
-                Self { counter_sample, exact }
+                Self { counter_sample, exact, is_histogram: false }
             }
-            "info" => Self { counter_sample: String::new(), exact: format!("{name}_info") },
-            _ => Self { counter_sample: String::new(), exact: name.to_owned() },
+            "info" => Self { exact: format!("{name}_info"), ..Self::default() },
+            _ => Self { exact: name.to_owned(), is_histogram: kind == "histogram", ..Self::default() },
         }
     }
 }
@@ -111,6 +117,34 @@ fn without_exemplar(line: &str) -> &str {
     line
 }
 
+/// Splits a bucket's sample so that the fraction of a whole bound is left out: `le="1"`, as Envoy writes it and as queries and
+/// recording rules for Istio have it, not `le="1.0"`.
+fn without_fraction(sample: &str) -> (&str, &str) {
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut start = None;
+    for (at, byte) in sample.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' if quoted => {
+                let bound = start.take().and_then(|start| sample.get(start..at));
+                if bound.is_some_and(|bound: &str| bound.ends_with(".0")) {
+                    return (sample.get(..at - 2).unwrap_or(sample), sample.get(at..).unwrap_or_default());
+                }
+                quoted = false;
+            }
+            b'"' => {
+                quoted = true;
+                let name = sample.get(..at).unwrap_or_default();
+                start = (name.ends_with("{le=") || name.ends_with(",le=")).then_some(at + 1);
+            }
+            _ => {}
+        }
+    }
+    (sample, "")
+}
+
 fn push_line(out: &mut String, parts: &[&str]) {
     parts.iter().for_each(|part| out.push_str(part));
     out.push('\n');
@@ -128,6 +162,20 @@ mod tests {
         check(Some("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"), Format::Prometheus);
         check(Some("application/openmetrics-text; version=1.0.0"), Format::OpenMetrics);
         check(Some("application/openmetrics-text,*/*;q=0.1"), Format::Prometheus);
+    }
+
+    #[test]
+    fn whole_bounds_have_no_fraction() {
+        let check = |sample, expect: &str| {
+            let (before, after) = without_fraction(sample);
+            assert_eq!([before, after].concat(), expect);
+        };
+        check(r#"a_bucket{le="1.0"} 2"#, r#"a_bucket{le="1"} 2"#);
+        check(r#"a_bucket{x=",le=\"3.0",le="10000.0"} 2"#, r#"a_bucket{x=",le=\"3.0",le="10000"} 2"#);
+        for same in [r#"a_bucket{le="0.5"} 2.0"#, r#"a_bucket{le="+Inf"} 2"#, r#"a_bucket{role="1.0"} 2"#, "a_sum 1.0"]
+        {
+            check(same, same);
+        }
     }
 
     #[test]
