@@ -1,5 +1,5 @@
 //! Tests over real processes. All are `#[ignore]`d: `cargo xtask ci interop` and `cargo xtask ci namespaces` build the
-//! binaries and run them.
+//! binaries and run them; `cargo xtask e2e` does for those on Kubernetes.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -9,6 +9,8 @@ mod envoy;
 mod goldens;
 mod interop;
 mod netns;
+mod peers_analyze;
+mod peers_helm;
 mod peers_inject;
 mod tls;
 mod traffic;
