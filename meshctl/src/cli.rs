@@ -2,12 +2,23 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::cmd::admin::AdminArgs;
+use crate::cmd::analyze::AnalyzeArgs;
+use crate::cmd::bug_report::BugReportArgs;
+use crate::cmd::check_inject::CheckInjectArgs;
+use crate::cmd::completion::CompletionArgs;
+use crate::cmd::dashboard::DashboardArgs;
+use crate::cmd::describe::DescribeArgs;
+use crate::cmd::experimental::ExperimentalArgs;
 use crate::cmd::inject::InjectArgs;
 use crate::cmd::install::InstallArgs;
 use crate::cmd::manifest::ManifestArgs;
+use crate::cmd::migrate::MigrateArgs;
+use crate::cmd::precheck::PrecheckArgs;
 use crate::cmd::profile::ProfileArgs;
 use crate::cmd::proxy_config::ConfigArgs;
 use crate::cmd::proxy_status::StatusArgs;
+use crate::cmd::remote_secret::RemoteSecretArgs;
 use crate::cmd::revision::RevisionArgs;
 use crate::cmd::tag::TagArgs;
 use crate::cmd::uninstall::UninstallArgs;
@@ -15,7 +26,9 @@ use crate::cmd::upgrade::UpgradeArgs;
 use crate::cmd::validate::ValidateArgs;
 use crate::cmd::verify_install::VerifyArgs;
 use crate::cmd::version::VersionArgs;
+use crate::cmd::wait::WaitArgs;
 use crate::cmd::workload::WorkloadArgs;
+use crate::cmd::ztunnel_config::ZtunnelArgs;
 use crate::demo::run::DemoArgs;
 use crate::kube::client::KubeArgs;
 use crate::printer::Format;
@@ -36,7 +49,8 @@ const EXAMPLES: &str = "Examples:
   meshctl demo
   meshctl validate -f config/
   meshctl proxy-status
-  meshctl proxy-config route web-1";
+  meshctl proxy-config route deploy/web
+  meshctl analyze -A";
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -46,9 +60,13 @@ pub enum Command {
     /// Check YAML before it is applied
     #[command(visible_alias = "v")]
     Validate(ValidateArgs),
+    /// Find what is wrong with objects together, in a cluster or in files
+    Analyze(AnalyzeArgs),
     /// Add proxies to the pods of manifests
     #[command(visible_alias = "kube-inject")]
     Inject(InjectArgs),
+    /// Show whether a pod gets a proxy, and why or why not
+    CheckInject(CheckInjectArgs),
     /// Install the mesh into a cluster
     #[command(visible_alias = "apply")]
     Install(InstallArgs),
@@ -72,6 +90,32 @@ pub enum Command {
     /// Show what a proxy holds
     #[command(visible_alias = "pc")]
     ProxyConfig(ConfigArgs),
+    /// Describe what concerns a pod or a Service
+    Describe(DescribeArgs),
+    /// Wait until proxies have what was changed
+    Wait(WaitArgs),
+    /// Log levels of the control plane
+    #[command(visible_alias = "istiod")]
+    Admin(AdminArgs),
+    /// Open a page of a proxy, the control plane or an addon
+    #[command(visible_aliases = ["dash", "d"])]
+    Dashboard(DashboardArgs),
+    /// Collect logs, configuration and debug pages, without secrets
+    BugReport(BugReportArgs),
+    /// Find out whether the mesh can be installed
+    Precheck(PrecheckArgs),
+    /// Find out what would change when coming from Istio
+    Migrate(MigrateArgs),
+    /// Make the Secret by which another cluster reads this one
+    CreateRemoteSecret(RemoteSecretArgs),
+    /// Write what a shell needs to complete commands
+    Completion(CompletionArgs),
+    /// Commands under the names that istioctl has them
+    #[command(visible_alias = "x")]
+    Experimental(ExperimentalArgs),
+    /// Refused: there is no ambient mode
+    #[command(visible_alias = "zc", hide = true)]
+    ZtunnelConfig(ZtunnelArgs),
     /// Let workloads outside of Kubernetes join the mesh
     Workload(WorkloadArgs),
     /// Run a whole mesh with a small shop on this machine, without root
@@ -85,6 +129,18 @@ impl Command {
         match self {
             Self::Version(args) => args.output.output,
             Self::Validate(args) => args.output.output,
+            Self::Analyze(args) => args.output.output,
+            Self::Wait(args) => args.output.output,
+            Self::Admin(args) => args.output().output,
+            Self::Precheck(args) => args.output.output,
+            Self::Migrate(args) => args.output().output,
+            Self::Experimental(args) => args.output(),
+            Self::Describe(_)
+            | Self::Dashboard(_)
+            | Self::BugReport(_)
+            | Self::CreateRemoteSecret(_)
+            | Self::Completion(_)
+            | Self::ZtunnelConfig(_) => Format::Table,
             Self::ProxyStatus(args) => args.output.output,
             Self::Install(args) => args.output.output,
             Self::Upgrade(args) => args.output.output,
@@ -96,6 +152,7 @@ impl Command {
             Self::Profile(args) => args.output(),
             Self::ProxyConfig(args) => args.output().output,
             Self::Workload(args) => args.output().output,
+            Self::CheckInject(args) => args.output.output,
             Self::Inject(_) | Self::Demo(_) => Format::Table,
         }
     }

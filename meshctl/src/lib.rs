@@ -12,6 +12,7 @@ pub mod http;
 pub mod install;
 pub mod kube;
 pub mod netns;
+pub mod objects;
 pub mod printer;
 #[cfg(test)]
 mod reference;

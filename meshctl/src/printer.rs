@@ -13,7 +13,7 @@ use crate::table::Table;
 pub enum Format {
     /// Columns for people.
     #[default]
-    #[value(alias = "short", alias = "wide")]
+    #[value(alias = "short", alias = "wide", alias = "log")]
     Table,
     /// JSON, a stable shape.
     Json,

@@ -1,11 +1,22 @@
 //! One file for each command.
 
+pub mod admin;
+pub mod analyze;
+pub mod bug_report;
+pub mod check_inject;
+pub mod completion;
+pub mod dashboard;
+pub mod describe;
+pub mod experimental;
 pub mod inject;
 pub mod install;
 pub mod manifest;
+pub mod migrate;
+pub mod precheck;
 pub mod profile;
 pub mod proxy_config;
 pub mod proxy_status;
+pub mod remote_secret;
 pub mod revision;
 pub mod tag;
 pub mod uninstall;
@@ -13,7 +24,9 @@ pub mod upgrade;
 pub mod validate;
 pub mod verify_install;
 pub mod version;
+pub mod wait;
 pub mod workload;
+pub mod ztunnel_config;
 
 use crate::printer::Format;
 

@@ -29,7 +29,7 @@ pub(super) struct LogArgs {
     reset: bool,
     /// Port of the proxy's admin interface
     #[arg(long = "proxy-admin-port", value_name = "PORT")]
-    port: Option<u16>,
+    admin_port: Option<u16>,
     #[command(flatten)]
     pub(super) output: crate::cmd::OutputArgs,
 }
@@ -45,7 +45,7 @@ pub(super) fn run(context: &Context, args: &LogArgs) -> Result<Report, CliError>
         };
         let mut answers: Vec<(String, Bytes)> = Vec::new();
         for pod in &pods {
-            let proxy = PodProxy::of(pod, args.port)?;
+            let proxy = PodProxy::of(pod, args.admin_port)?;
             answers.push((proxy.name(), proxy.page(&kube, Method::POST, &path).await?));
         }
         Ok(answers)
@@ -90,7 +90,7 @@ mod tests {
             selector: None,
             level: level.map(str::to_owned),
             reset,
-            port: None,
+            admin_port: None,
             output: crate::cmd::OutputArgs::default(),
         };
         assert_eq!(path(&args), expect);

@@ -126,7 +126,7 @@ struct From {
     admin: Option<SocketAddr>,
     /// Port of the admin interface of a proxy in a cluster
     #[arg(long = "proxy-admin-port", value_name = "PORT")]
-    port: Option<u16>,
+    admin_port: Option<u16>,
     #[command(flatten)]
     place: WhereArgs,
     #[command(flatten)]
@@ -224,7 +224,7 @@ impl From {
             })?;
             (page.to_vec(), address.to_string())
         } else if let Some(target) = &self.target {
-            context.block_on(async { dump_of(&context.kube().await?, target, self.port, path).await })?
+            context.block_on(async { dump_of(&context.kube().await?, target, self.admin_port, path).await })?
         } else {
             return Err(CliError::user("which proxy?")
                 .hint("meshctl proxy-config cluster deploy/NAME, or NAME --mesh-dir DIR")

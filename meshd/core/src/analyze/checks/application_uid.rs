@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Check, PROXY};
 use crate::analyze::message::{INVALID_UID, Messages};
-use crate::analyze::objects::Objects;
+use crate::analyze::objects::{Objects, Subject};
 use crate::analyze::sorts::Sort;
 use crate::analyze::view;
 
@@ -21,11 +21,14 @@ fn run(objects: &Objects, messages: &mut Messages) {
                 continue;
             }
             let Some(pod) = view::at(&subject.value, spec) else { continue };
-            if user(pod) == Some(PROXY_UID) {
+            let is_proxy = |container: &Value| view::text(container, "name") == PROXY;
+            let only_proxy = view::list(pod, "containers").iter().all(is_proxy);
+            // A gateway runs its proxy as that user for the pod as a whole.
+            if user(pod) == Some(PROXY_UID) && !only_proxy {
                 told(subject, &format!("{spec}.securityContext.runAsUser"), messages);
             }
             for (index, container) in view::list(pod, "containers").iter().enumerate() {
-                if view::text(container, "name") != PROXY && user(container) == Some(PROXY_UID) {
+                if !is_proxy(container) && user(container) == Some(PROXY_UID) {
                     told(subject, &format!("{spec}.containers[{index}].securityContext.runAsUser"), messages);
                 }
             }
@@ -33,13 +36,7 @@ fn run(objects: &Objects, messages: &mut Messages) {
     }
 }
 
-fn told(subject: &crate::analyze::objects::Subject, path: &str, messages: &mut Messages) {
-    // A pod with a proxy runs it as that user for the pod as a whole, too: gateways do.
-    if subject.list("spec.containers").iter().any(|container| view::text(container, "name") == PROXY)
-        && path == "spec.securityContext.runAsUser"
-    {
-        return;
-    }
+fn told(subject: &Subject, path: &str, messages: &mut Messages) {
     messages.tell(&INVALID_UID, subject, path, "User ID (UID) 1337 is reserved for the sidecar proxy.");
 }
 
