@@ -94,6 +94,12 @@ impl ProxyView {
         self.kind == ProxyType::Sidecar && self.interception != Interception::None
     }
 
+    /// Whether it has addresses of both families.
+    #[must_use]
+    pub fn dual_stack(&self) -> bool {
+        self.ips.iter().any(IpAddr::is_ipv4) && self.ips.iter().any(IpAddr::is_ipv6)
+    }
+
     /// Whether it listens on IPv6 wildcard addresses: only when it has no IPv4 address at all.
     #[must_use]
     pub fn ipv6_only(&self) -> bool {

@@ -61,11 +61,12 @@ pub(crate) fn audience(
     };
     let listener = type_url == TypeUrl::Listener;
     let routes = matches!(type_url, TypeUrl::RouteConfiguration | TypeUrl::VirtualHost);
-    // Only the family of its addresses matters, unless its own endpoints are left out.
+    // Only the families of its addresses matter, unless its own endpoints are left out.
     let family = || proxy.ips.first().map(|ip| if ip.is_ipv4() { V4 } else { V6 });
     let ips = match (listener || routes, headless) {
         (true, true) => Arc::clone(&proxy.ips),
         (true, false) if proxy.ipv6_only() => [V6].into(),
+        (true, false) if proxy.dual_stack() => [V4, V6].into(),
         (true, false) => family().map(|_| V4).into_iter().collect(),
         (false, _) => Arc::default(),
     };

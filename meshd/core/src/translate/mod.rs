@@ -329,7 +329,7 @@ impl<P: Product> Translator<P> {
                     }
                     ProxyType::Router => listener_gateway::gateway_listeners(&view, &gateway::sockets(&view)),
                 };
-                let all = listeners.into_iter().map(Resource::Listener);
+                let all = listeners.into_iter().map(|one| Resource::Listener(view.on_both_families(one)));
                 items.extend(all.filter_map(|resource| self.other(resource, findings)));
             }
             TypeUrl::Secret => {
@@ -371,7 +371,8 @@ impl<P: Product> Translator<P> {
                 TypeUrl::Cluster => self.outbound_clusters(&view, &mut findings),
                 TypeUrl::Endpoint => self.endpoint_sets(&view, &mut findings),
                 TypeUrl::Listener if !view.is_router() => {
-                    let listeners = listener_outbound::outbound_listeners(&view).into_iter().map(Resource::Listener);
+                    let listeners = listener_outbound::outbound_listeners(&view).into_iter();
+                    let listeners = listeners.map(|one| Resource::Listener(view.on_both_families(one)));
                     listeners.filter_map(|resource| self.other(resource, &mut findings)).collect()
                 }
                 TypeUrl::RouteConfiguration | TypeUrl::VirtualHost if !view.is_router() => {

@@ -1,12 +1,13 @@
 //! Opaque proxying: which clusters bytes go to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::text::Str;
 use mesh_api_xds::ir::Origin;
 use mesh_api_xds::ir::chain::{Serve, TcpProxy, WeightedTcp};
+use mesh_api_xds::ir::listener::Listener;
 
 use super::names;
 use super::vhost::cluster_of;
@@ -23,6 +24,20 @@ impl View<'_> {
     /// This machine.
     pub(crate) fn loopback(&self) -> IpAddr {
         if self.proxy.ipv6_only() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
+    }
+
+    /// A listener on any address, or on this machine's own, has both families where the proxy has.
+    pub(crate) fn on_both_families(&self, listener: Listener) -> Listener {
+        let port = listener.address.port();
+        let other: IpAddr = match listener.address.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv6Addr::UNSPECIFIED.into(),
+            IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(_) | IpAddr::V6(_) => return listener,
+        };
+        if !self.proxy.dual_stack() || !listener.additional_addresses.is_empty() {
+            return listener;
+        }
+        Listener { additional_addresses: [SocketAddr::new(other, port)].into(), ..listener }
     }
 
     /// Bytes to one cluster.

@@ -131,7 +131,7 @@ fn one_endpoint_change_is_one_translation_and_one_resource_for_each_proxy() {
     let first = bench.translator.counts();
     // Every resource was made once, whatever the number of proxies: a cluster, an endpoint set and a virtual host for each
     // service; one table and its catch-all; one listener for the port, two virtual ones, three fixed clusters.
-    let expect = Counts { clusters: 1000, endpoints: 1000, hosts: 1001, tables: 1, others: 6, lists: 6 };
+    let expect = Counts { clusters: 1000, endpoints: 1000, hosts: 1001, tables: 1, others: 6, lists: 7 };
     assert_eq!(first, expect);
     let (made, resources, bytes, types) = bench.step(&slice(7, 2));
     assert_eq!(made, Counts { endpoints: 1, lists: 1, ..Counts::default() });

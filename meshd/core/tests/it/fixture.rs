@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use mesh_api::ids::{ClusterId, Name, Namespace};
 use mesh_api::kinds::AnyObject;
@@ -25,6 +24,9 @@ pub(crate) struct ProxySpec {
     pub(crate) kind: String,
     #[serde(default)]
     pub(crate) ip: Option<IpAddr>,
+    /// Of the other family.
+    #[serde(default)]
+    pub(crate) second_ip: Option<IpAddr>,
     #[serde(default = "default_namespace")]
     pub(crate) namespace: String,
     #[serde(default)]
@@ -70,7 +72,7 @@ impl ProxySpec {
             id: Str::from(self.name.as_str()),
             kind: if self.kind == "router" { ProxyType::Router } else { ProxyType::Sidecar },
             flavor: if self.flavor == "envoy" { Flavor::Envoy } else { Flavor::Lateen },
-            ips: Arc::from([self.ip.unwrap_or_else(|| IpAddr::from([10, 1, 0, 99]))]),
+            ips: [self.ip.unwrap_or_else(|| IpAddr::from([10, 1, 0, 99]))].into_iter().chain(self.second_ip).collect(),
             name: Name::from(self.name.as_str()),
             namespace: Namespace::from(self.namespace.as_str()),
             service_account: Name::from("default"),
