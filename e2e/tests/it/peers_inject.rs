@@ -137,6 +137,7 @@ fn walk(path: &str, value: &Value, facts: &mut BTreeMap<String, String>) {
                 walk(&format!("{path}.{key}"), value, facts);
             }
         }
+        Value::Array(items) if items.is_empty() => {}
         Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
             facts.insert(path.to_owned(), value.to_string());
         }
