@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use crate::authority::LocalAuthority;
+use crate::authority::{Authority as _, LocalAuthority};
 use crate::plugged::{self, CaCerts, PluggedError};
 use crate::selfsigned::{Change, Options, ROOTS_ENTRY, STATE_ENTRY, SelfSigned, SelfSignedError};
 use crate::store::{Store, StoreError, Visibility};
@@ -96,17 +96,21 @@ fn is_ours(entries: &Entries) -> bool {
     }
 }
 
-/// Whether proxies that trust the roots of `before` only would still trust what `after` issues, or the other way round: a
-/// replacement that shares no root tears the mesh apart until every proxy has come back for a certificate.
+/// Whether the mesh stays in one piece when `after` takes the place of `before`: proxies that got their roots before accept
+/// what is issued after, and the other way round. Otherwise some would refuse others until every one has come back for a
+/// certificate. A root that was renewed with its key counts as the same; where `before` has expired, nothing is left to break.
 #[must_use]
-pub fn overlaps(before: &LocalAuthority, after: &LocalAuthority) -> bool {
-    use crate::authority::Authority as _;
-    let Some(root) = before.path().last() else { return false };
-    // A root that was renewed with its key verifies what the one before issued.
-    let same = |other: &crate::cert::Cert| {
-        other.subject_der == root.subject_der && other.public_key_info == root.public_key_info
-    };
-    after.bundle().roots().iter().any(same)
+pub fn overlaps(before: &LocalAuthority, after: &LocalAuthority, now: SystemTime) -> bool {
+    let expired = before.not_after().is_none_or(|end| end <= now);
+    expired || (accepts(before, after) && accepts(after, before))
+}
+
+/// Whether the roots of `ours` verify what `theirs` issues.
+fn accepts(ours: &LocalAuthority, theirs: &LocalAuthority) -> bool {
+    let Some(root) = theirs.path().last() else { return false };
+    let same =
+        |own: &crate::cert::Cert| own.subject_der == root.subject_der && own.public_key_info == root.public_key_info;
+    ours.bundle().roots().iter().any(same)
 }
 
 struct SecretStore {
@@ -159,7 +163,6 @@ mod tests {
     use mesh_api::identity::TrustDomain;
 
     use super::*;
-    use crate::authority::Authority as _;
     use crate::bundle::TrustBundle;
     use crate::issue::{self, Lifetimes, Validity};
     use crate::key::{KeyKind, PrivateKey};
@@ -226,18 +229,19 @@ mod tests {
     fn a_root_is_replaced_with_overlap_step_by_step() {
         let mut entries = open_at(&Entries::new(), day(0)).write.unwrap().0;
         let first = open_at(&entries, day(1)).authority;
-        let mut seen = Vec::new();
+        let (mut before, mut seen) = (Arc::clone(&first), Vec::new());
         for number in (790..1100).step_by(3) {
             let held = open_at(&entries, day(number));
             seen.extend(held.changes);
-            assert!(overlaps(&first, &held.authority) || seen.contains(&Change::Retired), "day {number}");
+            assert!(overlaps(&before, &held.authority, day(number)), "day {number}");
+            before = held.authority;
             if let Some(write) = held.write {
                 entries = write.0;
             }
         }
         assert_eq!(seen, [Change::Introduced, Change::Switched, Change::Retired]);
         let last = open_at(&entries, day(1100)).authority;
-        assert!(!overlaps(&first, &last));
+        assert!(!overlaps(&first, &last, day(1)) && overlaps(&first, &last, day(1100)));
         assert_eq!(TrustBundle::parse(&entries["root-cert.pem"]).unwrap(), *last.bundle());
     }
 

@@ -314,6 +314,7 @@ impl Starting {
             controller: self.metrics.controller.clone(),
             webhook: self.metrics.webhook.clone(),
             injects: self.config.injects,
+            allocates: self.config.allocates,
             findings: Arc::clone(&pipeline.findings),
             published: pipeline.published.clone(),
             ask: pipeline.ask.clone(),

@@ -81,6 +81,9 @@ pub struct RunArgs {
     /// Whether the webhooks inject pods
     #[arg(long, env = "INJECT_ENABLED", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     inject: bool,
+    /// Whether ServiceEntries without addresses get virtual ones, in their status
+    #[arg(long, env = "PILOT_ENABLE_IP_AUTOALLOCATE", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    allocate_addresses: bool,
     /// Serve plaintext xDS also where other machines reach it: anybody there reads the configuration of any proxy
     #[arg(long)]
     allow_plaintext: bool,
@@ -210,6 +213,7 @@ impl RunArgs {
             webhooks: in_cluster(self.https_addr, mesh_api::names::WEBHOOK_PORT, self.kubernetes),
             readiness: in_cluster(self.http_addr, mesh_api::names::MESHD_READINESS_PORT, self.kubernetes),
             injects: self.inject,
+            allocates: self.allocate_addresses,
             allow_plaintext: self.allow_plaintext,
             trust_domain: self.trust_domain,
             cluster: ClusterId::from(self.cluster_id),

@@ -34,6 +34,8 @@ pub struct Config {
     pub readiness: Option<SocketAddr>,
     /// Whether the webhooks inject pods.
     pub injects: bool,
+    /// Whether ServiceEntries without addresses get some, in a cluster.
+    pub allocates: bool,
     /// Whether the plaintext port may be on an address that other machines reach.
     pub allow_plaintext: bool,
     /// Trust domain, which the mesh configuration must then name too; `None` takes that of the mesh configuration.
@@ -109,6 +111,7 @@ impl Config {
             webhooks: None,
             readiness: None,
             injects: true,
+            allocates: true,
             allow_plaintext: false,
             trust_domain: None,
             cluster: ClusterId::from("Kubernetes"),

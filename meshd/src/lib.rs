@@ -6,6 +6,9 @@
 //!             └─► findings             └── whom it concerns             └─► push::registry (rollout)
 //! ```
 //!
+//! In a cluster besides: `webhook` injects pods and checks objects on every replica; what is written (`controller`, `status`) is
+//! written by the one that leads.
+//!
 //! What is decided is decided in `meshd-core`; here are sockets, tasks, files and clocks. [`app::App`] puts the parts together.
 
 pub mod app;

@@ -262,8 +262,18 @@ pub const OTHERS: &[Row] = &[
         "how a waypoint is reached",
         NO_WAYPOINT,
     ),
-    other(Carrier::OtherAnnotation, "galley.istio.io/analyze-suppress", "findings not to report", NO),
-    other(Carrier::OtherAnnotation, "kubernetes.io/ingress.class", "who serves an Ingress", NO),
+    other(
+        Carrier::OtherAnnotation,
+        "galley.istio.io/analyze-suppress",
+        "findings not to report",
+        Effect::Elsewhere("`meshctl analyze`"),
+    ),
+    other(
+        Carrier::OtherAnnotation,
+        "kubernetes.io/ingress.class",
+        "who serves an Ingress",
+        Effect::Elsewhere("the control plane"),
+    ),
     other(Carrier::OtherAnnotation, "istio.io/dry-run", "evaluates a policy without enforcing it", NO),
     other(
         Carrier::OtherAnnotation,
@@ -276,7 +286,12 @@ pub const OTHERS: &[Row] = &[
     other(Carrier::OtherLabel, "istio.io/ingress-use-waypoint", "whether gateways use the waypoint", NO_WAYPOINT),
     other(Carrier::OtherLabel, "istio.io/waypoint-for", "what a waypoint serves", NO_WAYPOINT),
     other(Carrier::OtherLabel, "networking.istio.io/gatewayPort", "port of an east-west gateway", NO),
-    other(Carrier::OtherLabel, "networking.istio.io/enable-autoallocate-ip", "addresses for ServiceEntries", NO),
+    other(
+        Carrier::OtherLabel,
+        "networking.istio.io/enable-autoallocate-ip",
+        "`false`: no virtual address for a ServiceEntry that names none",
+        Effect::Elsewhere("the control plane, when it allocates addresses"),
+    ),
     other(
         Carrier::OtherLabel,
         "topology.istio.io/cluster",
@@ -289,7 +304,12 @@ pub const OTHERS: &[Row] = &[
         "the sub-zone of a node",
         Effect::Elsewhere("the control plane"),
     ),
-    other(Carrier::OtherLabel, "topology.istio.io/locality", "the locality of a workload", NO),
+    other(
+        Carrier::OtherLabel,
+        "topology.istio.io/locality",
+        "the locality of a workload",
+        Effect::Elsewhere("the control plane"),
+    ),
     other(
         Carrier::OtherLabel,
         "istio-locality",

@@ -19,6 +19,7 @@
 //! Held by the tests in `tests/it`: a snapshot made step by step equals one made from nothing; the order in which objects
 //! arrive does not matter; a type that is not wanted has not changed; the proxy's own code accepts all that is made.
 
+pub mod allocate;
 pub mod analyze;
 pub mod convert;
 pub mod debounce;

@@ -69,10 +69,11 @@ pub(crate) enum ClusterError {
         #[source]
         source: HeldError,
     },
-    /// A root came without the one before.
+    /// Some proxies would refuse others.
     #[error(
-        "Secret {name} has another root and not the present one beside it: proxies would not trust each other; put both \
-         into root-cert.pem until every proxy has the new one, or restart the control plane to switch at once"
+        "Secret {name} would change to a root that proxies do not have yet, or forget the one they have: first put the new root \
+         beside the present one into root-cert.pem and keep certificate and key, change those a day later, and take the old \
+         root away last; or restart the control plane to change at once"
     )]
     NoOverlap {
         /// Namespace and name.
@@ -164,7 +165,7 @@ impl ClusterCa {
             let source = Box::new(source);
             ClusterError::Plugged { name: name.clone(), source }
         })?;
-        self.accept(version, name, Arc::new(authority), present)
+        self.accept(version, name, Arc::new(authority), present, now)
     }
 
     async fn follow_own(
@@ -199,7 +200,7 @@ impl ClusterCa {
             if self.seen.as_ref() == Some(&(origin, version.clone())) {
                 return Ok(None);
             }
-            return self.accept((origin, version), name, held.authority, present);
+            return self.accept((origin, version), name, held.authority, present, now);
         }
         Err(ClusterError::Contended { name })
     }
@@ -211,8 +212,9 @@ impl ClusterCa {
         name: String,
         authority: Arc<LocalAuthority>,
         present: Option<&LocalAuthority>,
+        now: SystemTime,
     ) -> Result<Option<Arc<LocalAuthority>>, ClusterError> {
-        if present.is_some_and(|present| !overlaps(present, &authority)) {
+        if present.is_some_and(|present| !overlaps(present, &authority, now)) {
             return Err(ClusterError::NoOverlap { name });
         }
         tracing::info!(secret = name, origin = ?seen.0, "Authority issues");

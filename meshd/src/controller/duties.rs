@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
+use kube::api::{Api, ListParams};
 use mesh_api_rt::drain::Trigger;
 use mesh_ca::bundle::TrustBundle;
 use rand::RngExt as _;
@@ -12,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
+use super::addresses::Addresses;
 use super::election::Timing;
 use super::leader::{Campaign, Leads, while_leading};
 use super::root_cert::RootCerts;
@@ -28,9 +31,11 @@ use crate::xds::tls::Current;
 
 /// The lock of everything that one replica does.
 pub(super) const LOCK: &str = "leader";
-/// First minor version of Kubernetes 1 whose nodes run native sidecars without being asked to.
-const NATIVE_SIDECARS: u32 = 29;
-/// Time to ask the API server for its version.
+/// First version whose nodes run native sidecars for good (Kubernetes 1.33).
+const NATIVE_SIDECARS: (u32, u32) = (1, 33);
+/// Nodes read at one time.
+const NODES_PAGE: u32 = 500;
+/// Time for one request.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A control plane's part in its cluster.
@@ -51,6 +56,8 @@ pub(crate) struct Duties {
     pub(crate) webhook: WebhookMetrics,
     /// Whether pods are injected.
     pub(crate) injects: bool,
+    /// Whether ServiceEntries without addresses get some.
+    pub(crate) allocates: bool,
     /// What is wrong with objects.
     pub(crate) findings: Arc<Findings>,
     /// Says when objects changed.
@@ -95,6 +102,17 @@ impl Duties {
         });
         let (leading, watcher) = (leads.clone(), drain.watcher());
         tasks.spawn(async move { while_leading(leading, watcher, || writer.run()).await });
+        if self.allocates {
+            let addresses = Arc::new(Addresses {
+                client: client.clone(),
+                owner: owner.clone(),
+                published: self.published.clone(),
+                ask: self.ask.clone(),
+                metrics: metrics.clone(),
+            });
+            let (leading, watcher) = (leads.clone(), drain.watcher());
+            tasks.spawn(async move { while_leading(leading, watcher, || addresses.run()).await });
+        }
         let well = match socket {
             Some((listener, address)) => self.webhooks(listener, address, &leads, tasks, drain).await,
             None => watch::channel(true).1,
@@ -114,13 +132,14 @@ impl Duties {
         if self.injects {
             tasks.spawn(Arc::clone(&settings).follow(self.owner.clone(), drain.watcher()));
         }
-        let native_sidecar = self.runs_native_sidecars().await;
+        let native_sidecar = self.run_native_sidecars().await;
+        let probed = self.injects.then(|| Arc::clone(&settings));
         let server =
             Server { listener, tls: Arc::clone(&self.tls), settings, native_sidecar, metrics: self.webhook.clone() };
         tasks.spawn(server.run(drain.watcher()));
         let (tell, well) = watch::channel(false);
         let name = format!("{}.{}.svc", self.owner.name("istiod"), self.owner.namespace);
-        let probe = Probe { address, name, bundle: self.bundle.clone(), injects: self.injects };
+        let probe = Probe { address, name, bundle: self.bundle.clone(), settings: probed };
         tasks.spawn(probe.run(tell, drain.watcher()));
         let controller =
             Webhooks::new(self.client.clone(), self.owner.clone(), self.bundle.clone(), self.controller.clone());
@@ -129,20 +148,61 @@ impl Duties {
         well
     }
 
-    /// Whether the cluster is new enough; where that cannot be learned, it is taken to be.
-    async fn runs_native_sidecars(&self) -> bool {
-        match timeout(DEADLINE, self.client.apiserver_version()).await {
-            Ok(Ok(version)) => {
-                let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
-                let native = digits.parse().is_ok_and(|minor: u32| minor >= NATIVE_SIDECARS) || version.major != "1";
-                tracing::info!(version = version.git_version, native_sidecars = native, "Cluster's version");
-                native
+    /// Whether every node runs native sidecars: learned once, at the start; where it cannot be learned, they are taken to.
+    async fn run_native_sidecars(&self) -> bool {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let mut page = ListParams::default().limit(NODES_PAGE);
+        let mut count = 0;
+        loop {
+            let found = match timeout(DEADLINE, nodes.list(&page)).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => {
+                    tracing::warn!(error = said(&error), "Nodes are not known; native sidecars are used");
+                    return true;
+                }
+                Err(_) => {
+                    tracing::warn!("Nodes are not known in time; native sidecars are used");
+                    return true;
+                }
+            };
+            count += found.items.len();
+            for node in found.items {
+                let version = node.status.and_then(|status| status.node_info).map(|info| info.kubelet_version);
+                if version.as_deref().is_some_and(|version| !is_native(version)) {
+                    let node = node.metadata.name;
+                    tracing::info!(node, version, "A node is too old for native sidecars; none are used");
+                    return false;
+                }
             }
-            Ok(Err(error)) => {
-                tracing::warn!(error = said(&error), "Cluster's version is not known; native sidecars are used");
-                true
+            match found.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = ListParams::default().limit(NODES_PAGE).continue_token(&token),
+                None => break,
             }
-            Err(_) => true,
+        }
+        tracing::info!(nodes = count, "Every node runs native sidecars");
+        true
+    }
+}
+
+/// Whether a kubelet of this version (`v1.33.2`, `v1.33.1-eks-…`) runs native sidecars without being asked to.
+fn is_native(version: &str) -> bool {
+    let mut parts = version.trim_start_matches('v').split('.');
+    let major: Option<u32> = parts.next().and_then(|part| part.parse().ok());
+    let digits: String = parts.next().unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+    let minor: Option<u32> = digits.parse().ok();
+    major.zip(minor).is_none_or(|version| version >= NATIVE_SIDECARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_kubelets_are_read() {
+        for (version, native) in
+            [("v1.33.0", true), ("v1.32.9", false), ("v1.29.1-eks-1234", false), ("v2.0.0", true), ("unknown", true)]
+        {
+            assert_eq!(is_native(version), native, "{version}");
         }
     }
 }

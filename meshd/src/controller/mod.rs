@@ -1,5 +1,6 @@
 //! What the control plane does to a cluster, besides reading it: one replica at a time, only to what is its own.
 
+pub(crate) mod addresses;
 pub(crate) mod duties;
 pub(crate) mod election;
 #[cfg(test)]
@@ -32,6 +33,11 @@ impl Owner {
     /// The name of an object that each revision has for itself.
     pub(crate) fn name(&self, base: &str) -> String {
         if self.revision == DEFAULT_REVISION { base.to_owned() } else { format!("{base}-{}", self.revision) }
+    }
+
+    /// Whether an object with this revision is looked after here; one without is the default revision's.
+    pub(crate) fn looks_after(&self, revision: Option<&str>) -> bool {
+        revision.unwrap_or(DEFAULT_REVISION) == self.revision
     }
 
     /// The labels of everything that we make.

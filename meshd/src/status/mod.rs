@@ -22,7 +22,6 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::config::DEFAULT_REVISION;
 use crate::controller::{Owner, said};
 use crate::findings::Findings;
 use crate::hub::{Published, Question};
@@ -90,10 +89,10 @@ impl StatusWriter {
     /// The objects that are ours, with their generations; `None` when the hub has ended.
     async fn objects(&self) -> Option<BTreeMap<ObjectKey, i64>> {
         let (tell, told) = oneshot::channel();
-        let revision = self.owner.revision.clone();
+        let owner = self.owner.clone();
         let question: Question = Box::new(move |world| {
             // Whoever asked may have gone.
-            let _ = tell.send(objects_of(world, &revision));
+            let _ = tell.send(objects_of(world, &owner));
         });
         self.ask.send(question).await.ok()?;
         told.await.ok()
@@ -120,7 +119,7 @@ impl StatusWriter {
         // Of the status alone we need be no reader of everything.
         let found = api.get_status(&key.name).await?;
         let labels = found.metadata.labels.as_ref();
-        if !is_ours(labels.and_then(|labels| labels.get(REVISION_LABEL)).map(String::as_str), &self.owner.revision) {
+        if !self.owner.looks_after(labels.and_then(|labels| labels.get(REVISION_LABEL)).map(String::as_str)) {
             return Ok(());
         }
         let generation = found.metadata.generation.unwrap_or_default();
@@ -167,10 +166,10 @@ fn due(
 }
 
 /// The objects of the mesh's kinds that this revision looks after.
-fn objects_of(world: &World, revision: &str) -> BTreeMap<ObjectKey, i64> {
+fn objects_of(world: &World, owner: &Owner) -> BTreeMap<ObjectKey, i64> {
     let mut objects = BTreeMap::new();
     let mut add = |kind: Kind, meta: &Meta| {
-        if is_ours(meta.labels.get(REVISION_LABEL).map(|label| label.as_str()), revision) {
+        if owner.looks_after(meta.labels.get(REVISION_LABEL).map(|label| label.as_str())) {
             objects.insert(bare(&meta.key(kind)), meta.generation);
         }
     };
@@ -196,10 +195,6 @@ fn objects_of(world: &World, revision: &str) -> BTreeMap<ObjectKey, i64> {
 /// Without the cluster: statuses are written in the one that we run in.
 fn bare(key: &ObjectKey) -> ObjectKey {
     ObjectKey::new(key.kind, key.namespace.as_str(), key.name.as_str())
-}
-
-fn is_ours(label: Option<&str>, revision: &str) -> bool {
-    label.unwrap_or(DEFAULT_REVISION) == revision
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::server::MAX_BODY_BYTES;
+use super::settings::{Presence, Settings};
 
 /// Pause between two looks while something is wrong.
 const SOON: Duration = Duration::from_secs(1);
@@ -34,7 +35,6 @@ const FAILURES: u32 = 2;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What is asked.
-#[derive(Debug)]
 pub(crate) struct Probe {
     /// Where the webhooks listen.
     pub(crate) address: SocketAddr,
@@ -42,8 +42,8 @@ pub(crate) struct Probe {
     pub(crate) name: String,
     /// The roots it is told.
     pub(crate) bundle: watch::Receiver<TrustBundle>,
-    /// Whether pods are injected here, or objects only checked.
-    pub(crate) injects: bool,
+    /// Whether pods are injected here; `None` when objects are only checked.
+    pub(crate) settings: Option<Arc<Settings>>,
 }
 
 /// Why the webhooks are not ready.
@@ -61,6 +61,9 @@ pub(crate) enum ProbeError {
     /// The request could not be made.
     #[error("the call could not be made")]
     Request(#[source] http::Error),
+    /// It is too early to say.
+    #[error("the configuration of injection is not read yet")]
+    Unread,
     /// No answer in time.
     #[error("no answer in time")]
     Deadline,
@@ -109,7 +112,11 @@ impl Probe {
     /// # Errors
     /// What did not go as it must.
     pub(crate) async fn look(&self) -> Result<(), ProbeError> {
-        if self.injects {
+        let presence = self.settings.as_ref().map_or(Presence::Absent, |settings| settings.presence());
+        if presence == Presence::Unknown {
+            return Err(ProbeError::Unread);
+        }
+        if presence == Presence::Present {
             // A pod that does not want a proxy passes only where there is a configuration to know that by.
             let labels = json!({"sidecar.istio.io/inject": "false"});
             let pod = json!({"metadata": {"name": "probe", "labels": labels}, "spec": {"containers": []}});
@@ -207,7 +214,6 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::super::server::Server;
-    use super::super::settings::Settings;
     use super::super::settings::tests::mk_settings;
     use super::*;
     use crate::controller::fake::Objects;
@@ -230,7 +236,7 @@ mod tests {
 
     fn mk_probe(address: SocketAddr, ca: &TestCa) -> Probe {
         let bundle = watch::channel(ca.bundle().clone()).1;
-        Probe { address, name: NAME.to_owned(), bundle, injects: true }
+        Probe { address, name: NAME.to_owned(), bundle, settings: Some(mk_settings()) }
     }
 
     #[tokio::test]
@@ -251,7 +257,10 @@ mod tests {
         let (address, _b) = mk_server(empty, &ca, NAME).await;
         let error = mk_probe(address, &ca).look().await.unwrap_err().to_string();
         assert!(error.contains("istio-sidecar-injector"), "{error}");
-        Probe { injects: false, ..mk_probe(address, &ca) }.look().await.unwrap();
+        Probe { settings: None, ..mk_probe(address, &ca) }.look().await.unwrap();
+        let unread = Some(Settings::new(Objects::default().client()));
+        let error = Probe { settings: unread, ..mk_probe(address, &ca) }.look().await.unwrap_err();
+        assert!(matches!(error, ProbeError::Unread), "{error}");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use mesh_api::names::{MESH_CONFIG_KEY, MESH_CONFIG_MAP};
 use mesh_api_rt::drain::Watcher;
 use mesh_api_rt::report::Report;
 use meshd_core::inject::Injector;
+use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use tokio_stream::StreamExt as _;
 
@@ -34,8 +35,20 @@ pub(crate) type Annotations = BTreeMap<String, String>;
 /// What is followed.
 pub(crate) struct Settings {
     injector: ArcSwapOption<Injector>,
+    presence: watch::Sender<Presence>,
     namespaces: Mutex<HashMap<String, Annotations>>,
     client: Client,
+}
+
+/// Whether there is a configuration of injection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// Not known yet.
+    Unknown,
+    /// There is none: nobody expects pods to be injected.
+    Absent,
+    /// There is one.
+    Present,
 }
 
 /// The texts that an injector is made of.
@@ -49,7 +62,13 @@ struct Texts {
 impl Settings {
     /// Nothing known yet.
     pub(crate) fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { injector: ArcSwapOption::empty(), namespaces: Mutex::default(), client })
+        let presence = watch::Sender::new(Presence::Unknown);
+        Arc::new(Self { injector: ArcSwapOption::empty(), presence, namespaces: Mutex::default(), client })
+    }
+
+    /// Whether there is a configuration of injection.
+    pub(crate) fn presence(&self) -> Presence {
+        *self.presence.borrow()
     }
 
     /// The injector of the moment.
@@ -127,8 +146,10 @@ impl Settings {
     fn make(&self, texts: &Texts, revision: &str, name: &str) {
         if texts.config.is_empty() && texts.values.is_empty() {
             tracing::warn!(config_map = name, "Injection configuration is not there; pods are refused until it is");
+            self.presence.send_replace(Presence::Absent);
             return;
         }
+        self.presence.send_replace(Presence::Present);
         let mesh = match MeshConfig::parse(&texts.mesh) {
             Ok((mesh, _)) => mesh,
             Err(error) => {

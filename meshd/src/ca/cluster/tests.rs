@@ -32,15 +32,26 @@ fn entry(objects: &Objects, path: &str, key: &str) -> String {
     String::from_utf8(STANDARD.decode(secret["data"][key].as_str().unwrap()).unwrap()).unwrap()
 }
 
-/// What an authority of its own looks like in `cacerts`, with the roots of others beside its own.
-async fn mk_cacerts(beside: &[&TrustBundle]) -> (serde_json::Value, TrustBundle) {
-    let objects = Objects::default();
-    let authority = mk_ca(&objects).follow(&options(), None, SystemTime::now()).await.unwrap().unwrap();
-    let bundle = beside.iter().fold(authority.bundle().clone(), |bundle, other| bundle.union(other));
-    let (cert, key) = (entry(&objects, OWN, "ca-cert.pem"), entry(&objects, OWN, "ca-key.pem"));
-    let roots = bundle.to_pem();
-    let secret = mk_secret(&[("ca-cert.pem", &cert), ("ca-key.pem", &key), ("root-cert.pem", &roots)]);
-    (secret, authority.bundle().clone())
+/// An authority that an operator brings.
+struct Plug {
+    cert: String,
+    key: String,
+    roots: TrustBundle,
+}
+
+impl Plug {
+    async fn new() -> Self {
+        let objects = Objects::default();
+        let authority = mk_ca(&objects).follow(&options(), None, SystemTime::now()).await.unwrap().unwrap();
+        let (cert, key) = (entry(&objects, OWN, "ca-cert.pem"), entry(&objects, OWN, "ca-key.pem"));
+        Self { cert, key, roots: authority.bundle().clone() }
+    }
+
+    /// As a Secret, with these roots.
+    fn secret(&self, roots: &TrustBundle) -> serde_json::Value {
+        let roots = roots.to_pem();
+        mk_secret(&[("ca-cert.pem", &self.cert), ("ca-key.pem", &self.key), ("root-cert.pem", &roots)])
+    }
 }
 
 #[tokio::test]
@@ -66,11 +77,11 @@ async fn of_two_replicas_that_start_at_once_one_makes_the_root() {
 #[tokio::test]
 async fn a_root_of_istio_is_shared_and_never_written() {
     let objects = Objects::default();
-    let (secret, bundle) = mk_cacerts(&[]).await;
-    objects.put(OWN, secret);
+    let plug = Plug::new().await;
+    objects.put(OWN, plug.secret(&plug.roots));
     let mut ca = mk_ca(&objects);
     let authority = ca.follow(&options(), None, SystemTime::now()).await.unwrap().unwrap();
-    assert_eq!((authority.bundle(), ca.origin()), (&bundle, Some(Origin::Istio)));
+    assert_eq!((authority.bundle(), ca.origin()), (&plug.roots, Some(Origin::Istio)));
     assert!(objects.writes().is_empty());
 }
 
@@ -78,24 +89,29 @@ async fn a_root_of_istio_is_shared_and_never_written() {
 async fn cacerts_counts_first_and_its_replacement_is_followed_when_roots_overlap() {
     let objects = Objects::default();
     let now = SystemTime::now();
-    let (secret, first) = mk_cacerts(&[]).await;
-    objects.put(CACERTS, secret);
+    let (old, new) = (Plug::new().await, Plug::new().await);
+    let both = old.roots.union(&new.roots);
+    objects.put(CACERTS, old.secret(&old.roots));
     let mut ca = mk_ca(&objects);
-    let authority = ca.follow(&options(), None, now).await.unwrap().unwrap();
-    assert_eq!((authority.bundle(), ca.origin()), (&first, Some(Origin::Plugged)));
+    let mut present = ca.follow(&options(), None, now).await.unwrap().unwrap();
+    assert_eq!((present.bundle(), ca.origin()), (&old.roots, Some(Origin::Plugged)));
     assert!(objects.get(OWN).is_none(), "no root of our own beside");
-    // A root that comes alone is refused, and what issues goes on.
-    let (alone, _) = mk_cacerts(&[]).await;
-    objects.put(CACERTS, alone);
-    let refused = ca.follow(&options(), Some(&authority), now).await.unwrap_err();
-    assert!(matches!(refused, ClusterError::NoOverlap { .. }), "{refused}");
-    let (both, second) = mk_cacerts(&[&first]).await;
-    objects.put(CACERTS, both);
-    let next = ca.follow(&options(), Some(&authority), now).await.unwrap().unwrap();
-    assert!(next.bundle().contains(&first.roots()[0]) && next.bundle().contains(&second.roots()[0]));
+    // A root that comes alone, or issues before anybody knows it, is refused, and what issues goes on.
+    for early in [new.secret(&new.roots), new.secret(&both)] {
+        objects.put(CACERTS, early);
+        let refused = ca.follow(&options(), Some(&present), now).await.unwrap_err();
+        assert!(matches!(refused, ClusterError::NoOverlap { .. }), "{refused}");
+    }
+    // Step by step it is followed.
+    for step in [old.secret(&both), new.secret(&both), new.secret(&new.roots)] {
+        objects.put(CACERTS, step);
+        present = ca.follow(&options(), Some(&present), now).await.unwrap().unwrap();
+        assert!(ca.follow(&options(), Some(&present), now).await.unwrap().is_none());
+    }
+    assert_eq!(present.bundle(), &new.roots);
     // It is gone: that is said, and no other root is made.
     objects.remove(CACERTS);
-    let gone = ca.follow(&options(), Some(&next), now).await.unwrap_err();
+    let gone = ca.follow(&options(), Some(&present), now).await.unwrap_err();
     assert!(matches!(gone, ClusterError::Gone { .. }) && objects.get(OWN).is_none(), "{gone}");
 }
 
