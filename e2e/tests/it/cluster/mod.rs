@@ -1,5 +1,6 @@
 //! On a Kubernetes cluster: `cargo xtask e2e` starts one, loads the images and runs these.
 
+mod agent;
 mod lifecycle;
 mod main_path;
 mod plain;
