@@ -63,7 +63,9 @@ pub async fn prepare(
     }
     objects.extend(manifest.objects.iter().cloned());
     let plan = plan::make(cluster, &objects, &revision, conflicts).await?;
-    let becomes_default = default.is_none() && !is_default(&revision);
+    // Who says which revision is the default, `values.defaultRevision=""` for none, has said all.
+    let said = manifest.settings.user.pointer("/values/defaultRevision").is_some();
+    let becomes_default = default.is_none() && !is_default(&revision) && !said;
     if becomes_default {
         notes.push(format!("the revision {revision} becomes the default, as there is none yet"));
     }

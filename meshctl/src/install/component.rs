@@ -216,8 +216,14 @@ fn cannot(path: &str, field: &str) -> CliError {
 /// `env` is a list in a specification; charts have names and values.
 fn environment(values: &mut Value, env: &Value, path: &str) -> Result<(), CliError> {
     for variable in env.as_array().into_iter().flatten() {
-        let text = |field: &str| variable.get(field).and_then(Value::as_str);
-        let (Some(name), Some(value)) = (text("name"), text("value")) else {
+        let name = variable.get("name").and_then(Value::as_str);
+        let value = match variable.get("value") {
+            Some(Value::String(text)) => Some(text.clone()),
+            // `--set` makes numbers and truths of what looks like some.
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => Some(value.to_string()),
+            _ => None,
+        };
+        let (Some(name), Some(value)) = (name, value) else {
             return Err(CliError::user(format!("{path}.env: a variable has no name or no value"))
                 .hint("values.pilot.envVarFrom takes variables from elsewhere"));
         };

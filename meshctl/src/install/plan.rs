@@ -241,7 +241,7 @@ impl Plan {
     #[must_use]
     pub fn table(&self) -> Table {
         let mut table = Table { padding: 3, ..Table::new(&["ACTION", "OBJECT", "WHY"]) };
-        for step in &self.steps {
+        for (step, alike) in self.grouped() {
             let why = match &step.action {
                 Action::Keep(why) | Action::Blocked(why) => why.clone(),
                 Action::Update(fields) => {
@@ -253,9 +253,27 @@ impl Plan {
                 Action::Create => String::new(),
                 Action::Unchanged => continue,
             };
-            table.row([step.action.to_string(), step.object.to_string(), why]);
+            let object = if alike > 1 { format!("{alike} {}s", step.object.kind()) } else { step.object.to_string() };
+            table.row([step.action.to_string(), object, why]);
         }
         table
+    }
+
+    /// Steps, of which those that keep objects of one kind for one reason are one, and how many they are.
+    fn grouped(&self) -> Vec<(&Step, usize)> {
+        let mut found: Vec<(&Step, usize)> = Vec::new();
+        for step in &self.steps {
+            let alike = |last: &Step| {
+                matches!(step.action, Action::Keep(_))
+                    && last.action == step.action
+                    && last.object.kind() == step.object.kind()
+            };
+            match found.last_mut() {
+                Some((last, count)) if alike(last) => *count += 1,
+                _ => found.push((step, 1)),
+            }
+        }
+        found
     }
 
     /// The plan for programs.
@@ -325,6 +343,20 @@ mod tests {
         assert!(matches!(standing(&definition(&[], &["v1beta1"]), &wanted), Standing::Foreign(_)));
         assert!(matches!(standing(&definition(&[OURS, (version, "0.10.0")], &["v1"]), &wanted), Standing::Shared(_)));
         assert_eq!(standing(&definition(&[OURS, (version, "0.1.9")], &["v1"]), &wanted), Standing::Ours);
+    }
+
+    #[test]
+    fn what_is_kept_for_one_reason_is_one_row() {
+        let step = |kind, action| Step { object: mk_object(kind, &[]), action };
+        let keep = || Action::Keep("why".to_owned());
+        let kind = "CustomResourceDefinition";
+        let plan = Plan {
+            steps: vec![step(kind, keep()), step(kind, keep()), step("Secret", keep()), step(kind, Action::Create)],
+        };
+        let rows: Vec<String> = plan.table().rows.iter().map(|row| row.join(" ")).collect();
+        let expected =
+            ["keep 2 CustomResourceDefinitions why", "keep Secret x why", "create CustomResourceDefinition x "];
+        assert_eq!(rows, expected);
     }
 
     #[test]

@@ -122,9 +122,15 @@ pub fn overlay(base: &mut Value, over: Value) {
                 overlay(base.entry(key).or_insert(Value::Null), value);
             }
         }
-        (Value::Array(base), Value::Array(over)) if named(base) && named(&over) => {
-            for item in over {
-                match base.iter_mut().find(|known| known.get("name") == item.get("name")) {
+        (Value::Array(base), Value::Array(over)) if named(base) && over.iter().all(is_component) => {
+            for (at, item) in over.into_iter().enumerate() {
+                // `--set components.ingressGateways[0].…` names none: it means the place.
+                let place = match item.get("name") {
+                    Some(name) => base.iter().position(|known| known.get("name") == Some(name)),
+                    None => Some(at),
+                };
+                match place.and_then(|place| base.get_mut(place)) {
+                    Some(_) if item.is_null() => {}
                     Some(known) => overlay(known, item),
                     None => base.push(item),
                 }
@@ -136,8 +142,11 @@ pub fn overlay(base: &mut Value, over: Value) {
 
 /// Whether these are components, which go by their names. Ports have names too, but are replaced as a whole.
 fn named(items: &[Value]) -> bool {
-    !items.is_empty()
-        && items.iter().all(|item| item.get("name").is_some_and(Value::is_string) && item.get("port").is_none())
+    !items.is_empty() && items.iter().all(|item| item.get("name").is_some_and(Value::is_string) && is_component(item))
+}
+
+fn is_component(item: &Value) -> bool {
+    item.is_null() || (item.is_object() && item.get("port").is_none())
 }
 
 /// Chart values with those of a user on top, as Helm merges them: null takes a default away.
@@ -208,6 +217,8 @@ mod tests {
             json!({ "g": [{ "name": "a", "on": true }, { "name": "b", "on": false }],
             "p": [{ "name": "y", "port": 2 }], "q": 1 })
         );
+        overlay(&mut base, json!({ "g": [null, { "k": 1 }] }));
+        assert_eq!(base["g"], json!([{ "name": "a", "on": true }, { "name": "b", "on": false, "k": 1 }]));
     }
 
     #[test]
