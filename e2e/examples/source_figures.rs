@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use e2e::assert::{now, pause};
 use e2e::process::{Process, Spec, binary, show};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -31,7 +34,7 @@ fn main() {
     let program = args.next().map_or_else(|| binary("meshd"), PathBuf::from);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = runtime.block_on(Client::try_default()).unwrap();
-    let begun = Instant::now();
+    let begun = now();
     runtime.block_on(make(&client, services));
     show(&format!("{services} Services made in {:?}", begun.elapsed()));
     measure(program, services);
@@ -47,7 +50,7 @@ fn measure(program: PathBuf, services: usize) {
     let spec = spec.args(["--state-dir".as_ref(), folder.path().join("state").as_os_str()]);
     let spec =
         spec.args(["--grpc-addr", "none", "--secure-grpc-addr", "127.0.0.1:0", "--monitoring-addr", "127.0.0.1:0"]);
-    let begun = Instant::now();
+    let begun = now();
     let process = spec.start(folder.path());
     let synced = wait(&process, begun, "Sources are synced");
     let published = wait(&process, begun, "Snapshot published");
@@ -64,7 +67,7 @@ fn measure(program: PathBuf, services: usize) {
 fn wait(process: &Process, begun: Instant, what: &str) -> Duration {
     while !process.log().contains(what) {
         assert!(begun.elapsed() < PATIENCE, "{what}: {}", process.log());
-        std::thread::sleep(Duration::from_millis(10));
+        pause();
     }
     begun.elapsed()
 }
@@ -91,6 +94,13 @@ async fn make(client: &Client, services: usize) {
     while let Some(done) = running.join_next().await {
         done.unwrap();
     }
+    // Somebody else leads there, so that the control plane writes nothing elsewhere: the cluster may have another mesh.
+    let moment = serde_json::to_value(MicroTime(Timestamp::now())).unwrap();
+    let spec =
+        json!({"holderIdentity": "e2e", "leaseDurationSeconds": 300, "acquireTime": moment, "renewTime": moment});
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec,
+        "metadata": {"name": "lateen-leader", "namespace": NAMESPACE}});
+    create(&api(client, "coordination.k8s.io", "v1", "Lease", Some(NAMESPACE)), lease).await;
 }
 
 async fn create(api: &Api<DynamicObject>, object: serde_json::Value) {

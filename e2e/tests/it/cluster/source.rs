@@ -7,6 +7,8 @@ use std::path::Path;
 use e2e::client;
 use e2e::cluster::{Cluster, wait};
 use e2e::process::{Process, Spec, binary};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use mesh_api::access::{self, Rule};
 use mesh_api::crd::core::secret::SecretBytes;
 use serde::Deserialize as _;
@@ -20,9 +22,22 @@ struct ControlPlane {
     _folder: TempDir,
 }
 
+/// Somebody else leads in a namespace, so that a control plane there reads and writes nothing elsewhere: the cluster may
+/// have another mesh.
+fn led_by_another(cluster: &Cluster, namespace: &str) {
+    let now = serde_json::to_value(MicroTime(Timestamp::now())).unwrap();
+    for name in ["lateen-leader", "lateen-leader-canary"] {
+        let spec = json!({"holderIdentity": "e2e", "leaseDurationSeconds": 300, "acquireTime": now, "renewTime": now});
+        let lease =
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec});
+        cluster.apply_object(Some(namespace), lease);
+    }
+}
+
 impl ControlPlane {
     /// Starts one whose own namespace is this. `kubeconfig` is that of the environment unless given.
-    fn start(namespace: &str, kubeconfig: Option<&Value>, more: &[&str]) -> Self {
+    fn start(cluster: &Cluster, namespace: &str, kubeconfig: Option<&Value>, more: &[&str]) -> Self {
+        led_by_another(cluster, namespace);
         let folder = tempfile::tempdir().unwrap();
         let path = match kubeconfig {
             Some(config) => {
@@ -61,7 +76,9 @@ impl ControlPlane {
 
     #[track_caller]
     fn learns(&self, kind: &str, namespace: &str, name: &str) -> Value {
-        wait(&format!("meshd knows {kind}/{namespace}/{name}"), || self.knows(kind, namespace, name).ok_or("it does not"))
+        wait(&format!("meshd knows {kind}/{namespace}/{name}"), || {
+            self.knows(kind, namespace, name).ok_or("it does not")
+        })
     }
 
     #[track_caller]
@@ -85,7 +102,9 @@ fn monitoring(log: &str) -> Option<SocketAddr> {
 }
 
 fn service(name: &str, port: u16) -> String {
-    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{name: http, port: {port}}}]}}\n")
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{name: http, port: {port}}}]}}\n"
+    )
 }
 
 fn install_kinds(cluster: &Cluster) {
@@ -101,7 +120,7 @@ fn cluster_source_follows_objects_and_kinds_that_come_later() {
     let cluster = Cluster::connect();
     let space = cluster.namespace("e2e-source-follow", &[]);
     space.apply(&service("before", 80));
-    let meshd = ControlPlane::start(&space.name, None, &[]);
+    let meshd = ControlPlane::start(&cluster, &space.name, None, &[]);
     let name = space.name.as_str();
     assert_eq!(meshd.learns("Service", name, "before")["spec"]["ports"][0]["port"], 80);
     space.apply(&service("after", 81));
@@ -149,7 +168,7 @@ fn cluster_source_sees_its_namespaces_and_its_revision_only() {
             "spec": {"selector": {"matchLabels": {"a": name}}}});
         wait("the kind is served", || cluster.try_apply(Some(&own.name), &policy));
     }
-    let meshd = ControlPlane::start(&own.name, None, &["--revision", "canary"]);
+    let meshd = ControlPlane::start(&cluster, &own.name, None, &["--revision", "canary"]);
     meshd.learns("Service", &own.name, "seen");
     meshd.learns("PeerAuthentication", &own.name, "mine");
     assert_eq!(meshd.knows("PeerAuthentication", &own.name, "theirs"), None);
@@ -171,12 +190,13 @@ fn cluster_source_needs_no_more_than_its_rules() {
     let space = cluster.namespace("e2e-source-rules", &[]);
     let account = Account::make(&cluster, &space.name);
     let secret = |name: &str, kind: &str, data: &Value| {
-        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "data": data});
+        let object =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "data": data});
         cluster.apply_object(Some(&space.name), object);
     };
     secret("cert", "kubernetes.io/tls", &json!({"tls.crt": "eA==", "tls.key": "eQ=="}));
     secret("password", "Opaque", &json!({"password": "eA=="}));
-    let meshd = ControlPlane::start(&space.name, Some(&account.kubeconfig()), &[]);
+    let meshd = ControlPlane::start(&cluster, &space.name, Some(&account.kubeconfig()), &[]);
     let known = meshd.learns("Secret", &space.name, "cert");
     assert!(!known.to_string().contains("eQ=="), "{known}");
     // What is not a credential never came in, the account's own token among it.
@@ -209,13 +229,12 @@ impl<'a> Account<'a> {
             let to = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": ACCOUNT});
             json!({"apiVersion": RBAC, "kind": kind, "metadata": {"name": ACCOUNT}, "roleRef": to, "subjects": subjects})
         };
-        let role = |kind: &str, rules: Vec<Value>| {
-            json!({"apiVersion": RBAC, "kind": kind, "metadata": {"name": ACCOUNT}, "rules": rules})
-        };
+        let role = |kind: &str, rules: Vec<Value>| json!({"apiVersion": RBAC, "kind": kind, "metadata": {"name": ACCOUNT}, "rules": rules});
         let token = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
             "metadata": {"name": ACCOUNT, "annotations": {"kubernetes.io/service-account.name": ACCOUNT}}});
         let inside = Some(namespace);
-        cluster.apply_object(inside, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}));
+        cluster
+            .apply_object(inside, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}));
         cluster.apply_object(inside, token);
         cluster.apply_object(inside, role("Role", own));
         cluster.apply_object(inside, bind("RoleBinding", "Role"));

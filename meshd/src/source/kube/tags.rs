@@ -56,7 +56,7 @@ impl Tags {
     fn take(&mut self, event: Event<Webhook>) {
         match event {
             Event::Init => self.listed = Some(BTreeMap::new()),
-            Event::InitApply(webhook) => _ = self.listed.get_or_insert_default().extend(entry(&webhook)),
+            Event::InitApply(webhook) => self.listed.get_or_insert_default().extend(entry(&webhook)),
             Event::InitDone => self.known = self.listed.take().unwrap_or_default(),
             Event::Apply(webhook) => {
                 self.known.remove(name(&webhook));

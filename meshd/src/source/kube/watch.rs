@@ -149,7 +149,7 @@ impl Watch {
     }
 
     /// Lists all objects, page by page.
-    async fn list(&mut self, progress: &mut Progress) -> Result<Result<(), ApiError>, Unheard> {
+    async fn list(&self, progress: &mut Progress) -> Result<Result<(), ApiError>, Unheard> {
         let by_kind = ByKind { kind: self.kind.as_str() };
         self.metrics.lists.get_or_create(&by_kind).inc();
         let mut next = String::new();
@@ -192,7 +192,7 @@ impl Watch {
         self.events(&mut events, progress).await
     }
 
-    async fn events(&mut self, events: &mut Events, progress: &mut Progress) -> Result<Result<(), ApiError>, Unheard> {
+    async fn events(&self, events: &mut Events, progress: &mut Progress) -> Result<Result<(), ApiError>, Unheard> {
         loop {
             let lines = match events.next().await {
                 Ok(Some(lines)) => lines,
@@ -226,7 +226,7 @@ impl Watch {
         }
     }
 
-    async fn healthy(&mut self, progress: &mut Progress) -> Result<(), Unheard> {
+    async fn healthy(&self, progress: &mut Progress) -> Result<(), Unheard> {
         progress.failures = 0;
         if std::mem::take(&mut progress.blamed) {
             tracing::info!(kind = %self.kind, "Watch works again");

@@ -268,7 +268,7 @@ impl One<'_> {
 impl HostRoutes {
     fn finish(mut self, host: Str) -> Object<VirtualService> {
         // Stable: of equal paths the older Ingress comes first.
-        self.routes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.routes.sort_by_key(|(rank, _)| *rank);
         let label = if host == "*" { "any".to_owned() } else { host.replace('*', "any") };
         let meta = Meta {
             creation_timestamp: self.first.creation_timestamp,

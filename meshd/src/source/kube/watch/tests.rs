@@ -14,14 +14,17 @@ use mesh_api_rt::metrics::Metrics;
 use meshd_core::world::{Change, MeshConfigPlace};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::{KubeSource, Viewer};
 use super::*;
 use crate::source::{Event as Tells, Source as _};
 
+/// What the ends may be ahead of each other.
+const QUEUE: usize = 64;
+
 type Part = Result<Frame<Bytes>, std::io::Error>;
-type Answer = Response<StreamBody<UnboundedReceiverStream<Part>>>;
+type Answer = Response<StreamBody<ReceiverStream<Part>>>;
 
 /// The server's end of a request.
 struct Asked {
@@ -31,10 +34,10 @@ struct Asked {
 }
 
 /// The server's end of a watch.
-struct Following(mpsc::UnboundedSender<Part>);
+struct Following(mpsc::Sender<Part>);
 
 struct Bed {
-    asked: mpsc::UnboundedReceiver<Asked>,
+    asked: mpsc::Receiver<Asked>,
     told: mpsc::Receiver<Tells>,
     _drain: Trigger,
 }
@@ -54,12 +57,12 @@ impl Asked {
         Following(self.send(200, &[]))
     }
 
-    fn send(self, code: u16, parts: &[String]) -> mpsc::UnboundedSender<Part> {
-        let (send, parts_out) = mpsc::unbounded_channel();
+    fn send(self, code: u16, parts: &[String]) -> mpsc::Sender<Part> {
+        let (send, parts_out) = mpsc::channel(QUEUE);
         for part in parts {
-            send.send(Ok(Frame::data(Bytes::from(part.clone())))).unwrap();
+            send.try_send(Ok(Frame::data(Bytes::from(part.clone())))).unwrap();
         }
-        let body = StreamBody::new(UnboundedReceiverStream::new(parts_out));
+        let body = StreamBody::new(ReceiverStream::new(parts_out));
         let _ = self.answer.send(Response::builder().status(code).body(body).unwrap());
         send
     }
@@ -84,16 +87,16 @@ impl Following {
     }
 
     fn raw(&self, text: &str) {
-        self.0.send(Ok(Frame::data(Bytes::from(text.to_owned())))).unwrap();
+        self.0.try_send(Ok(Frame::data(Bytes::from(text.to_owned())))).unwrap();
     }
 
     fn breaks(self) {
-        self.0.send(Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))).unwrap();
+        self.0.try_send(Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))).unwrap();
     }
 }
 
 fn mk_bed(kind: Kind) -> Bed {
-    let (ask, asked) = mpsc::unbounded_channel();
+    let (ask, asked) = mpsc::channel(QUEUE);
     let service = tower::service_fn(move |request: Request<Body>| {
         let ask = ask.clone();
         async move {
@@ -101,7 +104,7 @@ fn mk_bed(kind: Kind) -> Bed {
             let query = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
             let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             let asked = Asked { path: request.uri().path().to_owned(), query, answer };
-            ask.send(asked).map_err(|_| std::io::Error::other("the test is over"))?;
+            ask.send(asked).await.map_err(|_| std::io::Error::other("the test is over"))?;
             answered.await.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
         }
     });
