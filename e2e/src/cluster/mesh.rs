@@ -95,6 +95,8 @@ pub fn install(more: &[&str]) {
         "values.global.proxy.resources.requests.memory=32Mi".to_owned(),
         "values.pilot.resources.requests.cpu=10m".to_owned(),
         "values.pilot.resources.requests.memory=64Mi".to_owned(),
+        // For the logs that a failed test leaves.
+        "meshConfig.accessLogFile=/dev/stdout".to_owned(),
     ];
     let mut args = vec!["install", "-y"];
     args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
