@@ -89,7 +89,8 @@ pub fn run(context: &Context, args: &AdminArgs) -> Result<Report, CliError> {
 }
 
 fn request(level: Option<&str>, reset: bool) -> (Method, String) {
-    let Some(level) = level.or(reset.then_some("info")) else { return (Method::GET, "/logging".to_owned()) };
+    let wanted = if reset { Some("info") } else { level };
+    let Some(level) = wanted else { return (Method::GET, "/logging".to_owned()) };
     // A scope is a path of modules: the last colon parts it from its level.
     let (pairs, bare): (Vec<&str>, Vec<&str>) = level.split(',').partition(|part| part.contains(':'));
     let bare = bare.last().map(|level| format!("level={level}"));

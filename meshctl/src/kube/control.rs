@@ -99,11 +99,14 @@ pub async fn pages(kube: &Kube, revision: Option<&str>, path: &str) -> Result<Ve
     Ok(join_all(asked).await)
 }
 
+/// Who answered what, and a line about each who did not.
+pub type Answers = (Vec<(Replica, Bytes)>, Vec<String>);
+
 /// Parts the answers from the reasons why there are none.
 ///
 /// # Errors
 /// When nobody answered: why the first did not.
-pub fn answers(said: Vec<Said>) -> Result<(Vec<(Replica, Bytes)>, Vec<String>), CliError> {
+pub fn answers(said: Vec<Said>) -> Result<Answers, CliError> {
     let mut answered = Vec::new();
     let mut silent = Vec::new();
     let mut first = None;

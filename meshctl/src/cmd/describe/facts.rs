@@ -168,7 +168,7 @@ impl Facts<'_> {
         let mode = |policy: &&Subject| {
             Some(string(&policy.value, "/spec/mtls/mode")).filter(|mode| !mode.is_empty() && mode != "UNSET")
         };
-        let effective = applied.iter().find_map(|policy| mode(policy)).unwrap_or_else(|| "PERMISSIVE".to_owned());
+        let effective = applied.iter().find_map(mode).unwrap_or_else(|| "PERMISSIVE".to_owned());
         let _ = writeln!(text, "Effective PeerAuthentication:\n   Workload mTLS mode: {effective}");
         if let Some(ports) = applied.first().and_then(|policy| policy.value.pointer("/spec/portLevelMtls")?.as_object())
         {
