@@ -68,7 +68,7 @@ fn line(finding: &Finding) -> String {
     finding.key = None;
     finding.origin = Default::default();
     let line = finding.to_string();
-    line.split_once(' ').map_or(line.clone(), |(_, rest)| rest.to_owned())
+    line.split_once(' ').map_or_else(|| line.clone(), |(_, rest)| rest.to_owned())
 }
 
 #[cfg(test)]
