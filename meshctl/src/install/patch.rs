@@ -127,7 +127,7 @@ fn change(target: &mut Value, steps: &[Step], value: &Value) -> Option<()> {
             return Some(());
         }
         let inner = map.entry(key.clone()).or_insert(Value::Null);
-        return if rest.is_empty() { Some(*inner = value.clone()) } else { change(inner, rest, value) };
+        return put(inner, rest, value);
     }
     if target.is_null() && *step == Step::More {
         *target = Value::Array(Vec::new());
@@ -149,11 +149,22 @@ fn change(target: &mut Value, steps: &[Step], value: &Value) -> Option<()> {
         return (at < items.len()).then(|| drop(items.remove(at)));
     }
     let item = items.get_mut(at)?;
-    if rest.is_empty() { Some(*item = value.clone()) } else { change(item, rest, value) }
+    put(item, rest, value)
+}
+
+fn put(target: &mut Value, rest: &[Step], value: &Value) -> Option<()> {
+    if rest.is_empty() {
+        target.clone_from(value);
+        return Some(());
+    }
+    change(target, rest, value)
 }
 
 fn says(value: &Value, text: &str) -> bool {
-    value.as_str().map_or_else(|| value.to_string() == text, |value| value == text)
+    match value {
+        Value::String(value) => value == text,
+        other => format!("{other}") == text,
+    }
 }
 
 #[cfg(test)]
