@@ -17,6 +17,8 @@ use super::{Refusal, view};
 const MAX_INTERFACE_NAME: usize = 15;
 
 type Check = fn(&str) -> Result<(), String>;
+/// An object and its name.
+type Named = (String, serde_json::Map<String, Value>);
 
 /// Annotations whose values have a form.
 const CHECKS: &[(&str, Check)] = &[
@@ -86,7 +88,7 @@ pub(super) fn proxy_config(text: &str) -> Result<(ProxyConfig, Vec<String>), Str
 }
 
 /// A JSON object of objects, as `userVolume` is.
-pub(super) fn objects(text: &str) -> Result<Vec<(String, serde_json::Map<String, Value>)>, String> {
+pub(super) fn objects(text: &str) -> Result<Vec<Named>, String> {
     let expected = || "must be a JSON object with an object for each volume".to_owned();
     let Ok(Value::Object(map)) = serde_json::from_str(text) else { return Err(expected()) };
     let pairs = map.into_iter().map(|(name, value)| match value {

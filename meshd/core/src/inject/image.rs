@@ -26,7 +26,8 @@ pub(super) fn reference(values: &InjectValues, name: &str, wish: Wish<'_>) -> Re
     if named.contains('/') {
         return Ok(named.to_owned());
     }
-    let variant = wish.variant.or(wish.configured.filter(|variant| !variant.is_empty())).unwrap_or(&values.variant);
+    let variant =
+        wish.variant.or_else(|| wish.configured.filter(|variant| !variant.is_empty())).unwrap_or(&values.variant);
     if name == PROXY_IMAGE {
         // Our image comes in one variant, which is distroless: nothing but the binary is in it.
         if !matches!(variant, "" | PLAIN | "distroless") {

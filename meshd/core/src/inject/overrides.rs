@@ -107,7 +107,7 @@ pub(super) fn reapply(merged: Value, pod: &Value, template: &Value, earlier: &Ea
                 }
                 // A proxy that becomes an init container is written among the containers.
                 let found = view::find(view::list(pod, "containers"), name);
-                if kind == "initContainers" { found.or(view::find(view::list(pod, kind), name)) } else { found }
+                if kind == "initContainers" { found.or_else(|| view::find(view::list(pod, kind), name)) } else { found }
             };
             let Some(said) = earlier.said(name).or_else(own) else { continue };
             let mut said = said.clone();

@@ -5,6 +5,7 @@
 //! that is meant: `UPDATE_GOLDEN=1 cargo test -p meshd-core --test inject`, and read the difference.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "tests read and write their files")]
 
 mod facts;
 mod page;

@@ -7,10 +7,11 @@ use super::data::{AS_JSON, ATTRIBUTES, without_go_names};
 use crate::inject::{PROXY_CONTAINER, template};
 
 type Outcome = Result<Value, String>;
+type Plain = fn(&[Value]) -> Outcome;
 
 /// The engine with all of them.
 pub(super) fn all(engine: Templates) -> Templates {
-    let plain: &[(&str, fn(&[Value]) -> Outcome)] = &[
+    let plain: &[(&str, Plain)] = &[
         ("annotation", annotation),
         ("isset", |args| Ok(map(args, 0)?.contains_key(&text(args, 1)).into())),
         ("valueOrDefault", |args| Ok(if is_unset(args.first()) { arg(args, 1) } else { arg(args, 0) })),
