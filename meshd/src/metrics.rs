@@ -182,7 +182,7 @@ mesh_api_rt::metrics! {
     pub(crate) struct ControllerMetrics {
         /// Whether this replica holds a lease, by lock.
         pub(crate) leads: Family<ByType, Gauge> = "meshd_leader",
-        /// Objects written, by what: root-cert, webhook, status or address.
+        /// Objects written, by what: root-cert, webhook, status, address or ingress.
         pub(crate) writes: Family<ByType, Counter> = "meshd_controller_writes_total",
         /// Writes that failed, by what.
         pub(crate) failures: Family<ByType, Counter> = "meshd_controller_failures_total",

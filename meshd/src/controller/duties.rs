@@ -16,6 +16,7 @@ use tokio::time::{Duration, timeout};
 
 use super::addresses::Addresses;
 use super::election::Timing;
+use super::ingress::Ingresses;
 use super::leader::{Campaign, Leads, while_leading};
 use super::root_cert::RootCerts;
 use super::webhooks::Webhooks;
@@ -102,6 +103,14 @@ impl Duties {
         });
         let (leading, watcher) = (leads.clone(), drain.watcher());
         tasks.spawn(async move { while_leading(leading, watcher, || writer.run()).await });
+        let ingresses = Arc::new(Ingresses {
+            client: client.clone(),
+            owner: owner.clone(),
+            published: self.published.clone(),
+            metrics: metrics.clone(),
+        });
+        let (leading, watcher) = (leads.clone(), drain.watcher());
+        tasks.spawn(async move { while_leading(leading, watcher, || ingresses.run()).await });
         if self.allocates {
             let addresses = Arc::new(Addresses {
                 client: client.clone(),

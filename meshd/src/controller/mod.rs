@@ -5,6 +5,7 @@ pub(crate) mod duties;
 pub(crate) mod election;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod ingress;
 pub(crate) mod leader;
 pub(crate) mod root_cert;
 pub(crate) mod webhooks;
