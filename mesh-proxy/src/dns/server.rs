@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::Names;
 use super::settings::DnsSettings;
 use super::upstream::{self, MAX_UDP_BYTES, Transport};
+use crate::net::sockopt::set_mark;
 
 /// How long answers of ours may be kept, in seconds: short, so that the newest address is used soon (Istio: 30).
 const TTL_SECONDS: u32 = 30;
@@ -66,7 +67,8 @@ impl Sockets {
     ///
     /// # Errors
     /// When an address is taken, or none is the machine's.
-    pub async fn open(addresses: &[SocketAddr]) -> Result<Self, ServeError> {
+    pub async fn open(settings: &DnsSettings) -> Result<Self, ServeError> {
+        let addresses = &settings.addresses;
         let mut sockets = Self { udp: Vec::new(), tcp: Vec::new() };
         for &address in addresses {
             let failed = |transport| move |source| ServeError::Listen { address, transport, source };
@@ -77,10 +79,14 @@ impl Sockets {
                 }
                 udp => udp.map_err(failed(Transport::Udp))?,
             };
+            // By it the tracker finds the look-up that an answer belongs to, as it does by the proxy's user.
+            if let Some(mark) = settings.mark {
+                set_mark(&udp, mark).map_err(io::Error::other).map_err(failed(Transport::Udp))?;
+            }
             sockets.udp.push(udp);
             sockets.tcp.push(TcpListener::bind(address).await.map_err(failed(Transport::Tcp))?);
         }
-        if sockets.udp.is_empty() { Err(ServeError::NoAddress(addresses.to_vec())) } else { Ok(sockets) }
+        if sockets.udp.is_empty() { Err(ServeError::NoAddress(addresses.clone())) } else { Ok(sockets) }
     }
 
     /// The first address, for tests that let the system choose.
@@ -107,7 +113,7 @@ pub fn start(settings: DnsSettings, names: Arc<Names>) -> Result<(), ServeError>
             Err(error) => return drop(opened.send(Err(ServeError::Start(error)))),
         };
         runtime.block_on(async {
-            match Sockets::open(&settings.addresses).await {
+            match Sockets::open(&settings).await {
                 Ok(sockets) => {
                     let _ = opened.send(Ok(()));
                     serve(sockets, Server::new(settings, names)).await;

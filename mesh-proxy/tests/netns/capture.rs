@@ -24,7 +24,7 @@ fn try_init(flags: &[&str]) -> Result<Outcome, CaptureError> {
 }
 
 /// Runs `mesh-proxy init` with the guard that a rootless proxy has.
-fn init(flags: &[&str]) -> Outcome {
+pub fn init(flags: &[&str]) -> Outcome {
     let guard = ["-u", "", "--proxy-mark", "1337"];
     try_init(&[&guard, flags].concat()).expect("capture rules are written")
 }

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, unreachable_pub, reason = "tests, without the standard harness")]
 
 mod capture;
+mod dns;
 mod inherit;
 mod world;
 
@@ -42,6 +43,10 @@ const CASES: &[Case] = &[
     ),
     ("capture::tproxy_keeps_the_clients_address", capture::tproxy_keeps_the_clients_address),
     ("capture::capture_is_validated_by_a_connection", capture::capture_is_validated_by_a_connection),
+    (
+        "dns::names_of_the_mesh_are_answered_and_others_passed_on",
+        dns::names_of_the_mesh_are_answered_and_others_passed_on,
+    ),
     ("inherit::a_handed_in_socket_is_served", inherit::a_handed_in_socket_is_served),
 ];
 
