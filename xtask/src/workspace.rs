@@ -29,11 +29,10 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 
 /// The folder of what `e2e/cluster` builds, and of its clusters' state; `e2e/cluster/lib.sh` says the same.
 pub(crate) fn cluster_home() -> Result<PathBuf> {
-    let cache = || {
-        Some(PathBuf::from(std::env::var_os("XDG_CACHE_HOME")?)).or_else(|| Some(std::env::home_dir()?.join(".cache")))
-    };
-    let home = std::env::var_os("CLUSTER_HOME").map(PathBuf::from);
-    home.or_else(|| Some(cache()?.join("lateen-cluster"))).context("no home folder, and CLUSTER_HOME is not set")
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = variable("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    let home = variable("CLUSTER_HOME").or_else(|| Some(cache?.join("lateen-cluster")));
+    home.context("no home folder, and CLUSTER_HOME is not set")
 }
 
 /// The cargo that runs us, set to work in the workspace's folder.

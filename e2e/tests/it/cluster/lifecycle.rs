@@ -34,7 +34,10 @@ fn ours(cluster: &Cluster) -> Vec<String> {
             let (name, namespace) = (&object["metadata"]["name"], &object["metadata"]["namespace"]);
             let labels = &object["metadata"]["labels"];
             let labelled = labels["app.kubernetes.io/managed-by"] == "lateen" || !labels["istio.io/rev"].is_null();
-            // (The host cluster's node is named `lateen`, and its own roles begin with `lateen:`.)
+            // A node's Lease has the node's name, which may begin like ours.
+            if namespace == "kube-node-lease" {
+                continue;
+            }
             let named = name.as_str().is_some_and(|name| name.contains("istio") || name.starts_with("lateen-"));
             if labelled || named || namespace == SYSTEM && name != "kube-root-ca.crt" && name != "default" {
                 found.push(format!("{kind} {namespace} {name}"));
