@@ -2,17 +2,75 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mesh_api::text::Str;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::bootstrap::read_small;
 
 /// Folder of the downward API's files.
 pub const FOLDER: &str = "./etc/istio/pod";
+
+/// How often the files are read again. The kubelet writes them about once a minute.
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// Most entries that are read of one file.
 const MOST_ENTRIES: usize = 4096;
 
 /// Annotation that holds a copy of a whole manifest: nobody reads it here, and it may be as large as everything else.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What the files say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Labels of the pod.
+    pub labels: BTreeMap<Str, Str>,
+    /// Annotations of the pod.
+    pub annotations: BTreeMap<Str, Str>,
+}
+
+/// Sees the files change.
+#[derive(Debug)]
+pub struct Watch {
+    folder: PathBuf,
+    /// What they said last.
+    known: Facts,
+    ticks: Interval,
+}
+
+impl Watch {
+    /// Watches `folder` from what it says now. Needs a runtime with time.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { folder: folder.to_owned(), known: read(folder).unwrap_or_default(), ticks }
+    }
+
+    /// What the files said before and what they say now, once that differs. Cancel-safe.
+    pub async fn changed(&mut self) -> (Facts, Facts) {
+        loop {
+            self.ticks.tick().await;
+            // A file that is being replaced, or is gone, says nothing: what was known counts.
+            if let Some(now) = read(&self.folder).filter(|now| *now != self.known) {
+                return (std::mem::replace(&mut self.known, now.clone()), now);
+            }
+        }
+    }
+}
+
+fn read(folder: &Path) -> Option<Facts> {
+    let of = |name| parse(&read_small(&folder.join(name)).ok()??).ok();
+    Some(Facts { labels: of("labels")?, annotations: of("annotations")? })
+}
+
+/// `known` with the entries of a file replaced; what did not come from the file stays.
+pub fn replace(known: &mut BTreeMap<Str, Str>, before: &BTreeMap<Str, Str>, now: &BTreeMap<Str, Str>) {
+    known.retain(|key, _| !before.contains_key(key));
+    known.extend(now.iter().map(|(key, value)| (key.clone(), value.clone())));
+}
 
 /// Reads a file of the downward API: one `key="value"` a line, the value quoted as Go quotes strings.
 ///
@@ -120,6 +178,29 @@ mod tests {
         {
             assert_eq!(parse(text), Err(line), "{text}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_labels_is_seen_and_what_is_no_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("labels", "app=\"web\"\nversion=\"v1\"\n");
+        write("annotations", "");
+        let mut watch = Watch::new(folder.path());
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, watch.changed()).await.is_err());
+        std::fs::remove_file(folder.path().join("labels")).unwrap();
+        assert!(tokio::time::timeout(minute, watch.changed()).await.is_err());
+        write("labels", "app=\"web\"\nversion=\"v2\"\n");
+        let (before, now) = watch.changed().await;
+        let mut known = BTreeMap::from([("own".into(), "1".into()), ("app".into(), "web".into())]);
+        known.insert("version".into(), "v1".into());
+        known.insert("gone".into(), "x".into());
+        let before = BTreeMap::from([("gone".into(), "x".into())]).into_iter().chain(before.labels).collect();
+        replace(&mut known, &before, &now.labels);
+        let found: Vec<_> = known.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(found, [("app", "web"), ("own", "1"), ("version", "v2")]);
+        assert!(tokio::time::timeout(minute, watch.changed()).await.is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What was received stays in use while there is no stream (fail static); a new stream tells the server what is held, so
 //! nothing is sent twice.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
@@ -13,6 +14,7 @@ use mesh_api_xds::ads::client::{ClientAction, ClientOptions, ClientSession, Inte
 use mesh_api_xds::ads::{Protocol, Request, Response};
 use mesh_api_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use mesh_api_xds::grpc::AggregatedDiscoveryClient;
+use mesh_api_xds::node::NodeInfo;
 use mesh_api_xds::type_url::TypeUrl;
 use mesh_ca::client::Credential;
 use mesh_proxy_core::plan::Mark;
@@ -24,6 +26,7 @@ use tonic::Streaming;
 use super::apply::{Answer, Staged};
 use super::channel::{self, ChannelError, Proof};
 use super::dns::Resolver;
+use crate::agent::pod;
 use crate::bootstrap::Bootstrap;
 use crate::worker::Shared;
 
@@ -70,6 +73,9 @@ struct Client {
     session: ClientSession,
     staged: Staged,
     resolver: Resolver,
+    /// Who we say we are; its labels follow those of the pod.
+    node: NodeInfo,
+    pod: pod::Watch,
     /// Requests of the present stream.
     outbox: Option<mpsc::Sender<DeltaDiscoveryRequest>>,
     wake_at: Option<Instant>,
@@ -91,8 +97,11 @@ pub async fn run(control: Control) -> anyhow::Result<()> {
         demand_timeout: Duration::from_secs(5),
         max_demands: 10_000,
     };
+    let node = control.bootstrap.node.clone();
     let mut client = Client {
         control,
+        node,
+        pod: pod::Watch::new(Path::new(pod::FOLDER)),
         session: ClientSession::new(options),
         staged: Staged::default(),
         resolver: Resolver::default(),
@@ -111,6 +120,8 @@ pub async fn run(control: Control) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_MAX);
     loop {
         let started = Instant::now();
+        // What was to end a stream that is gone does not end the next.
+        client.close = None;
         let end = client.stream().await;
         let link = &client.control.shared.store.link;
         if link.active.swap(0, Relaxed) == 0 {
@@ -217,6 +228,21 @@ impl Client {
                 self.act(actions);
             }
             () = sleep_until(quiet_at) => self.publish(None),
+            (before, now) = self.pod.changed() => self.introduce_anew(&before, &now),
+        }
+    }
+
+    /// A stream tells its node once: the next one tells the new labels.
+    fn introduce_anew(&mut self, before: &pod::Facts, now: &pod::Facts) {
+        let metadata = &mut self.node.metadata;
+        pod::replace(&mut metadata.labels, &before.labels, &now.labels);
+        pod::replace(&mut metadata.annotations, &before.annotations, &now.annotations);
+        match self.node.encode() {
+            Ok(node) => {
+                self.session.introduce(node);
+                self.close = Some("the pod's labels or annotations have changed".to_owned());
+            }
+            Err(error) => tracing::warn!(error = %Report::new(&error), "New labels of the pod cannot be told"),
         }
     }
 

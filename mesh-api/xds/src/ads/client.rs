@@ -133,6 +133,11 @@ impl ClientSession {
         Self { options, types: PerType::default(), connected: false, introduced: false, woken_at: None }
     }
 
+    /// Replaces what the next stream says of this client.
+    pub fn introduce(&mut self, node: Bytes) {
+        self.options.node = node;
+    }
+
     /// Adds to what is wanted of a type.
     ///
     /// A client that commits by marks subscribes to [`TypeUrl::Generation`] too; the order of types puts it last.
