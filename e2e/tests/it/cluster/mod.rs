@@ -1,6 +1,8 @@
 //! On a Kubernetes cluster: `cargo xtask e2e` starts one, loads the images and runs these.
 
 mod agent;
+mod cli;
+mod identity;
 mod lifecycle;
 mod main_path;
 mod plain;
