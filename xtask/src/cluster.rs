@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::images::{self, Images, Profile};
 use crate::workspace;
@@ -118,7 +118,7 @@ struct Steps(Vec<(&'static str, Duration)>);
 impl Steps {
     fn run<T>(&mut self, name: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
         eprintln!("\n== {name}");
-        let started = Instant::now();
+        let started = workspace::now();
         let result = step().context(name);
         self.0.push((name, started.elapsed()));
         result

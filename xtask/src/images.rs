@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use crate::workspace;
 use archive::{Content, Image};
@@ -123,7 +122,7 @@ pub(crate) fn build(images: &Images) -> Result<Vec<PathBuf>> {
     let chosen = Name::ALL.iter().filter(|name| images.only.is_empty() || images.only.contains(name));
     let mut archives = Vec::new();
     for name in chosen {
-        let started = Instant::now();
+        let started = workspace::now();
         let binary = folder.join(name.name());
         binary::build(name.package(), images.profile, &binary)?;
         let mut contents = vec![Content::File { path: format!("usr/local/bin/{}", name.name()), from: binary }];

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{Metadata, MetadataCommand};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 /// The workspace's folder: where this package was built from, one level up.
 pub(crate) fn root() -> PathBuf {
@@ -33,6 +34,12 @@ pub(crate) fn cluster_home() -> Result<PathBuf> {
     let cache = variable("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
     let home = variable("CLUSTER_HOME").or_else(|| Some(cache?.join("lateen-cluster")));
     home.context("no home folder, and CLUSTER_HOME is not set")
+}
+
+/// The wall clock: commands take the time they take.
+#[expect(clippy::disallowed_methods, reason = "no tokio here, and no test of time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 /// The cargo that runs us, set to work in the workspace's folder.
