@@ -26,9 +26,9 @@
 //! }
 //! ```
 //!
-//! `status` is one of `SYNCED` (the last response was accepted), `STALE` (it was not answered yet, or a newer state is on its
-//! way), `ERROR` (it was rejected;
-//! the proxy keeps what it had) and `NOT SENT` (the proxy did not ask, or there is nothing to send). `types` has all of `CDS`,
+//! `status` is one of `SYNCED` (the last response was accepted, or the proxy connected with what it should have), `STALE` (it
+//! was not answered yet, or a newer state is on its way), `ERROR` (it was rejected; the proxy keeps what it had) and `NOT SENT`
+//! (the proxy did not ask). `types` has all of `CDS`,
 //! `EDS`, `LDS`, `RDS`, `VHDS`, `SDS` and `MARK`. Versions of responses are generations of the control plane (incremental) or
 //! hashes of content (state of the world). `generation` is that of the last snapshot that every proxy it concerns has or shows
 //! as `STALE`. `changes` are the last 100, oldest first.
@@ -227,6 +227,8 @@ fn proxy(connection: &Connection, changes: &[Change]) -> Proxy {
 fn of_type(info: &TypeInfo, behind: bool) -> Type {
     let status = match (&info.nack, &info.sent, &info.acked) {
         (Some(_), ..) => "ERROR",
+        // It came back with just what it should have, and said so: there was nothing to send.
+        (None, None, _) if (info.wildcard || info.names > 0) && !behind => "SYNCED",
         (None, None, _) => "NOT SENT",
         (None, Some(sent), Some(acked)) if sent.nonce == acked.nonce && !behind => "SYNCED",
         (None, Some(_), _) => "STALE",
@@ -296,6 +298,9 @@ mod tests {
     fn the_words_are_istioctls() {
         let mut info = TypeInfo::default();
         check(&info, "NOT SENT");
+        info.wildcard = true;
+        check(&info, "SYNCED");
+        assert_eq!(of_type(&info, true).status, "NOT SENT", "it is on its way");
         info.sent = Some(mk_exchange("1"));
         check(&info, "STALE");
         info.acked = info.sent.clone();
