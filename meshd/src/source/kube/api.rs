@@ -30,6 +30,9 @@ const WATCH_SECONDS: u32 = 240;
 /// Time without a byte after which a watch counts as dead. API servers send a bookmark each minute.
 const SILENCE: Duration = Duration::from_secs(150);
 
+/// What an API server answers about a group that it does not have at all; of others it says so in a `Status`.
+const NO_GROUP: &[u8] = b"404 page not found";
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
@@ -169,6 +172,9 @@ impl Api {
         let code = response.status();
         let body = timeout(ANSWER_TIME, collect(response.into_body(), MAX_ERROR_BYTES)).await;
         let body = body.map_err(|_| ApiError::Silent(ANSWER_TIME))?.unwrap_or_default();
+        if code == StatusCode::NOT_FOUND && body.trim_ascii() == NO_GROUP {
+            return Err(ApiError::Absent);
+        }
         let status: Status = serde_json::from_slice(&body).unwrap_or_default();
         Err(ApiError::of(code, &status))
     }
@@ -201,7 +207,7 @@ impl ApiError {
         match code {
             StatusCode::GONE => Self::Expired,
             // The kind, not an object, is missing: only collections are asked for. A proxy's own 404 is no such statement.
-            StatusCode::NOT_FOUND if status.code == 404 || status.message.is_empty() => Self::Absent,
+            StatusCode::NOT_FOUND if status.code == 404 => Self::Absent,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Refused(format!("{code}{said}")),
             _ => Self::Answer(format!("{code}{said}")),
         }

@@ -287,6 +287,24 @@ async fn a_kind_that_is_not_there_counts_as_empty_until_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_an_api_server_can_say_that_a_kind_is_not_there() {
+    let mut bed = mk_bed(Kind::Service);
+    // Of a proxy in between, which knows nothing of kinds.
+    for _ in 0..2 {
+        bed.asked().await.send(404, &["<html>not found</html>".to_owned()]);
+    }
+    assert_eq!(bed.told().await, ["!Unreadable"]);
+    // Of an API server about a group that it does not have.
+    bed.asked().await.send(404, &["404 page not found\n".to_owned()]);
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.extend(bed.told().await);
+    }
+    told.sort();
+    assert_eq!(told, ["fine", "synced"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kind_that_was_there_is_not_given_up_at_once() {
     let mut bed = mk_bed(Kind::Service);
     drop(bed.listed(&[service("a", 1)]).await);
