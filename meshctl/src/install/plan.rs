@@ -63,6 +63,8 @@ enum Standing {
     Ours,
     /// Another's, and good as it is.
     Shared(String),
+    /// Another revision's of ours, which goes on having it unless it is taken by force.
+    Elsewhere(String),
     /// Another's, and in the way.
     Foreign(String),
 }
@@ -100,7 +102,8 @@ async fn action(cluster: &Cluster, object: &Object, conflicts: Conflicts) -> Res
         Standing::Ours => {}
         Standing::Shared(why) => return Ok(Action::Keep(why)),
         Standing::Foreign(why) if conflicts == Conflicts::Refuse => return Ok(Action::Blocked(why)),
-        Standing::Foreign(_) => {}
+        Standing::Elsewhere(why) if conflicts == Conflicts::Refuse => return Ok(Action::Keep(why)),
+        Standing::Elsewhere(_) | Standing::Foreign(_) => {}
     }
     let mut wanted = object.clone();
     keep_policy(&mut wanted, &live);
@@ -151,8 +154,13 @@ fn standing(live: &Object, wanted: &Object) -> Standing {
             return Standing::Shared("a newer release brought it".to_owned());
         }
         let gateway = wanted.label(COMPONENT_LABEL).ends_with("gateway");
-        // Gateways have one name whatever the revision, and follow the revision that is installed last.
-        if live.revision() != wanted.revision() && !gateway && !base && wanted.kind() != "Namespace" {
+        let moves = live.revision() != wanted.revision() && !base && wanted.kind() != "Namespace";
+        // Gateways have one name whatever the revision. A revision that is only tried must not take them: with it they
+        // would go.
+        if moves && gateway {
+            return Standing::Elsewhere(format!("the revision {} has it; --force moves it here", live.revision()));
+        }
+        if moves {
             return Standing::Foreign(format!("it belongs to the revision {}", live.revision()));
         }
         return Standing::Ours;
@@ -321,11 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn gateways_follow_the_revision_that_is_installed() {
+    fn gateways_stay_with_their_revision() {
         let gateway = |revision| {
             mk_object("Deployment", &[OURS, (REVISION_LABEL, revision), (COMPONENT_LABEL, "ingress-gateway")])
         };
-        assert_eq!(standing(&gateway("a"), &gateway("b")), Standing::Ours);
+        assert_eq!(standing(&gateway("a"), &gateway("a")), Standing::Ours);
+        assert!(matches!(standing(&gateway("a"), &gateway("b")), Standing::Elsewhere(_)));
     }
 
     #[test]
