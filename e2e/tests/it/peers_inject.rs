@@ -101,12 +101,12 @@ impl Configuration {
         for (flag, file) in [("--injectConfigFile", config), ("--valuesFile", "values"), ("--meshConfigFile", "mesh")] {
             command.arg(flag).arg(self.folder.path().join(file));
         }
-        run(&mut command)
+        run(&command)
     }
 }
 
 /// Runs a program that could wait for a cluster for ever, for half a minute at most.
-fn run(command: &mut Command) -> Output {
+fn run(command: &Command) -> Output {
     let mut limited = Command::new("timeout");
     limited.arg("30").arg(command.get_program()).args(command.get_args());
     limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
