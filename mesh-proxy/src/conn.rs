@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use mesh_api::text::Str;
@@ -15,6 +16,7 @@ use mesh_proxy_core::facts::{ConnFacts, Transport};
 use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::plan::listener::{ChainPlan, ListenerPlan, ServePlan};
 use mesh_proxy_core::trace::Silent;
+use rustls::{CipherSuite, ProtocolVersion};
 use tokio::net::TcpStream;
 
 use crate::config::store::Live;
@@ -41,6 +43,10 @@ pub struct Connection {
     pub entry: Registered,
     /// Counts it as open, and its requests.
     pub listened: Listened,
+    /// Its number, which no other connection of this process has.
+    pub id: u64,
+    /// How it is secured, under the names that Envoy logs.
+    pub secured: Secured,
     /// What is known of it.
     pub facts: ConnFacts,
     /// Listener whose chain took it.
@@ -49,6 +55,53 @@ pub struct Connection {
     pub chain: Str,
     /// Side of the workload.
     pub direction: Direction,
+}
+
+/// TLS of a connection; empty in plaintext.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Secured {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// `TLS_AES_128_GCM_SHA256`, `ECDHE-RSA-AES128-GCM-SHA256`.
+    pub cipher: &'static str,
+}
+
+impl Secured {
+    /// What was agreed on in a handshake.
+    fn of(stream: &Stream) -> Self {
+        let Some(session) = stream.session() else { return Self::default() };
+        let (version, cipher) = session.parameters();
+        Self {
+            version: match version {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "",
+            },
+            cipher: cipher.map_or("", cipher_name),
+        }
+    }
+}
+
+/// OpenSSL's name of a suite, as Envoy logs it.
+const fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => "",
+    }
+}
+
+/// The next connection's number.
+fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed) + 1
 }
 
 /// Why a connection was not served.
@@ -130,7 +183,9 @@ async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Refused> {
         let policy = policy.unwrap_or_else(|| Str::from("none"));
         return Err(Fault::new(FaultKind::AccessDenied).with_detail(policy).into());
     }
-    let connection = Connection { entry, listened, facts, listener: name, chain: chain.name.clone(), direction };
+    let (id, secured) = (next_id(), Secured::of(&stream));
+    let chain_name = chain.name.clone();
+    let connection = Connection { entry, listened, id, secured, facts, listener: name, chain: chain_name, direction };
     let is_http = matches!(chain.serve, ServePlan::Http(_));
     drop(chain);
     if is_http {

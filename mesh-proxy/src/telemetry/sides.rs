@@ -196,6 +196,9 @@ fn downstream<'a>(connection: &'a Connection, line: AccessRecord<'a>, names: Nam
     let facts = &connection.facts;
     let destination: SocketAddr = facts.destination;
     AccessRecord {
+        connection_id: connection.id,
+        downstream_tls_version: connection.secured.version,
+        downstream_tls_cipher: connection.secured.cipher,
         downstream_local_address: Some(destination),
         downstream_direct_remote_address: Some(facts.source),
         requested_server_name: facts.server_name.as_deref().unwrap_or_default(),

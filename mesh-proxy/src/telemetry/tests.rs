@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::testing::{mk_cluster, mk_http, mk_listener, mk_node};
 use super::*;
+use crate::conn::Secured;
 use crate::connections::Connections;
 use crate::telemetry::listeners::ListenerTable;
 
@@ -71,6 +72,8 @@ fn mk_connection(direction: Direction, client: Option<&str>) -> Connection {
     Connection {
         entry: table.register("inbound".into(), direction),
         listened: ListenerTable::default().accepted(&"inbound".into()),
+        id: 7,
+        secured: Secured { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256" },
         facts,
         listener: "inbound".into(),
         chain: "http".into(),
@@ -341,4 +344,16 @@ fn every_metric_is_declared_once_and_explained() {
     mk_hub().register(&mut metrics).unwrap();
     assert!(metrics.declarations().all(|declaration| !declaration.help().is_empty()));
     assert!(mk_hub().register(&mut metrics).is_err());
+}
+
+#[test]
+fn a_log_line_tells_its_connection_and_how_it_is_secured() {
+    let connection = mk_connection(Direction::Inbound, Some(CLIENT));
+    let scratch = Scratch::default();
+    let names = sides::Names { hostname: "reviews-1", principal: OWN };
+    let line = sides::http_line(&connection, &scratch, names);
+    assert_eq!(
+        (line.connection_id, line.downstream_tls_version, line.downstream_tls_cipher),
+        (7, "TLSv1.3", "TLS_AES_128_GCM_SHA256")
+    );
 }
