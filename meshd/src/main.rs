@@ -38,6 +38,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut sockets = ListenerTable::from_env().context("taking over listening sockets")?;
     let (format, levels) = args.logging();
     let logging = telemetry::init(format, levels)?;
+    mesh_api_rt::panics::log_all();
     if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "Limit of open files not raised");
     }

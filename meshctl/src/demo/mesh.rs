@@ -292,7 +292,7 @@ impl Mesh {
             (names::INSTANCE_IP_ENV, workload.address.to_string()),
             (names::SERVICE_ACCOUNT_ENV, workload.app.to_owned()),
             (names::TRUST_DOMAIN_ENV, TRUST_DOMAIN.to_owned()),
-            (names::PROXY_CONFIG_ENV, format!("discoveryAddress: {discovery}\n")),
+            (names::PROXY_CONFIG_ENV, format!("discoveryAddress: {discovery}\nterminationDrainDuration: 1s\n")),
             (names::META_CLUSTER_ID_ENV, names::DEFAULT_CLUSTER_ID.to_owned()),
             ("ISTIOD_SAN", format!("istiod.{ROOT_NAMESPACE}.svc")),
             ("ISTIO_META_WORKLOAD_NAME", workload.workload_name().to_owned()),
