@@ -22,9 +22,13 @@ fn cluster_cli_tells_of_proxies_by_the_names_kubectl_takes() {
     let status = json(&["proxy-status", "-n", "e2e-cli", "-o", "json"]);
     let proxies = status["proxies"].as_array().unwrap();
     assert_eq!(proxies.len(), 2, "{status}");
-    assert!(proxies.iter().all(|proxy| proxy["istiod"].as_str().is_some_and(|pod| pod.starts_with("istiod-"))), "{status}");
+    assert!(
+        proxies.iter().all(|proxy| proxy["istiod"].as_str().is_some_and(|pod| pod.starts_with("istiod-"))),
+        "{status}"
+    );
 
-    for target in [pod.clone(), format!("{pod}.e2e-cli"), "deploy/catalogue-v1".to_owned(), "svc/catalogue".to_owned()] {
+    for target in [pod.clone(), format!("{pod}.e2e-cli"), "deploy/catalogue-v1".to_owned(), "svc/catalogue".to_owned()]
+    {
         let clusters = meshctl(&["proxy-config", "cluster", &target, "-n", "e2e-cli"]);
         assert!(clusters.contains("catalogue.e2e-cli.svc.cluster.local"), "{target}: {clusters}");
     }
@@ -58,9 +62,11 @@ fn cluster_cli_finds_what_is_wrong_and_waits_for_what_is_right() {
     let found = try_meshctl(&["analyze", "-n", "e2e-cli-find", "-o", "json"]);
     assert_eq!(found.status.code(), Some(1), "{}", String::from_utf8_lossy(&found.stderr));
     let messages: Value = serde_json::from_slice(&found.stdout).unwrap();
-    let told = messages.as_array().unwrap().iter().any(|message| {
-        message["code"] == "IST0101" && message["origin"] == "VirtualService e2e-cli-find/wrong"
-    });
+    let told = messages
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|message| message["code"] == "IST0101" && message["origin"] == "VirtualService e2e-cli-find/wrong");
     assert!(told, "{messages}");
     cluster.delete("networking.istio.io/v1", "VirtualService", Some("e2e-cli-find"), "wrong");
 
@@ -91,7 +97,10 @@ fn cluster_cli_reports_without_secrets() {
     let _shop = shop(&cluster, "e2e-cli-report", &[("v1", 1)]);
     let version = json(&["version", "-o", "json"]);
     assert!(version["dataPlaneVersion"].as_object().is_some_and(|versions| !versions.is_empty()), "{version}");
-    assert_eq!(json(&["precheck", "-o", "json"]).as_array().map(|all| all.iter().any(|one| one["level"] == "Error")), Some(false));
+    assert_eq!(
+        json(&["precheck", "-o", "json"]).as_array().map(|all| all.iter().any(|one| one["level"] == "Error")),
+        Some(false)
+    );
     assert!(meshctl(&["admin", "log"]).contains("default"));
     _ = json(&["migrate", "check", "-n", "e2e-cli-report", "-o", "json"]);
 
