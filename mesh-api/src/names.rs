@@ -220,6 +220,9 @@ names! {
         MESH_GATEWAY = "mesh";
         /// The id of a single cluster.
         DEFAULT_CLUSTER_ID = "Kubernetes";
+        /// The key of a proxy's metadata that says whether its workload's traffic is led through it: `true` or `false`, absent
+        /// when it is not known.
+        CAPTURED_METADATA = "LATEEN_CAPTURED";
         /// The ConfigMap of the mesh configuration.
         MESH_CONFIG_MAP = "istio";
         /// The key of the mesh configuration in its ConfigMap.

@@ -11,6 +11,7 @@ pub mod find;
 pub mod http;
 pub mod install;
 pub mod kube;
+pub mod live;
 pub mod netns;
 pub mod objects;
 pub mod printer;

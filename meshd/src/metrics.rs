@@ -55,6 +55,8 @@ mesh_api_rt::metrics! {
     pub(crate) struct PushMetrics {
         /// Proxies connected to this control plane, by version of the proxy.
         pub(crate) connected: Family<ByVersion, Gauge> = "pilot_xds",
+        /// Connected proxies whose workload's traffic is not led through them.
+        pub(crate) uncaptured: Gauge = "meshd_uncaptured_proxies",
         /// Responses sent to proxies, by type of resource.
         pub(crate) pushes: Family<ByType, Counter> = "pilot_xds_pushes",
         /// Resources sent to proxies, by type of resource.

@@ -4,6 +4,7 @@
 //! encryption and policy, and nothing fails. So the proxy looks for itself and says what it found: in its log, in a metric, on
 //! the readiness page and in the metadata by which the control plane knows it.
 
+use mesh_api::names::CAPTURED_METADATA;
 use mesh_api_rt::metrics::{Declaration, DuplicateMetric, Metrics};
 use mesh_api_rt::report::Report;
 use mesh_api_xds::node::InterceptionMode;
@@ -15,8 +16,6 @@ use super::config::{CaptureConfig, Guard};
 use super::probe::{Caller, Probe, ProbeError};
 use crate::bootstrap::Bootstrap;
 
-/// Key of the node metadata that says what was found, `true` or `false`; absent when it is not known.
-pub const METADATA_KEY: &str = "LATEEN_CAPTURED";
 /// Port that the check connects to, as Istio's validation does.
 const PROBE_PORT: u16 = 15002;
 
@@ -56,7 +55,7 @@ pub async fn check(bootstrap: &Bootstrap) -> Option<bool> {
 /// Tells the control plane.
 pub fn announce(bootstrap: &mut Bootstrap, captured: Option<bool>) {
     if let Some(captured) = captured {
-        bootstrap.node.metadata.other.insert(METADATA_KEY.to_owned(), Value::from(captured.to_string()));
+        bootstrap.node.metadata.other.insert(CAPTURED_METADATA.to_owned(), Value::from(captured.to_string()));
     }
 }
 

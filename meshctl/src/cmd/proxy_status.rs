@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find::{self, WhereArgs};
+use crate::live;
 use crate::printer::Report;
 use crate::table::Table;
 
@@ -95,7 +96,9 @@ fn report(
         );
     }
     let table = if args.verbosity == 0 { short(&proxies) } else { long(&proxies, now) };
-    let notes = if answers.len() > 1 { vec![sum(&proxies, answers.len())] } else { Vec::new() };
+    let mut notes = if answers.len() > 1 { vec![sum(&proxies, answers.len())] } else { Vec::new() };
+    let passed_by = proxies.iter().filter(|proxy| live::is_captured(proxy) == Some(false));
+    notes.extend(passed_by.map(|proxy| format!("WARNING: {}: {}", text(proxy, "proxy"), live::NOT_CAPTURED)));
     let control = controls.first().cloned().unwrap_or_default();
     let data = json!({ "controlPlane": control, "controlPlanes": controls, "proxies": proxies });
     Ok(Report { table, data, notes, ..Report::default() })
@@ -294,6 +297,15 @@ mod tests {
         assert_eq!(rows[0][..4], ["old-1.shop", "Kubernetes", "SYNCED", "STALE"]);
         assert_eq!([&rows[0][7], &rows[0][8], &rows[1][7]], ["istiod-b", "1.31.0", "istiod-a"]);
         assert_eq!(report.notes, ["2 proxies at 2 replicas: 2 wait, 0 reject"]);
+    }
+
+    #[test]
+    fn a_proxy_that_traffic_passes_by_is_warned_of() {
+        let mut answers = page();
+        answers[0].1["proxies"][0]["captured"] = json!(false);
+        answers[0].1["proxies"][1]["captured"] = json!(true);
+        let report = report(&answers, &args(None, 1), None, SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(report.notes, [format!("WARNING: web-1.shop: {}", live::NOT_CAPTURED)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!     "proxy": "web-1.shop", "node": "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local", "connection": "sidecar~…-7",
 //!     "type": "sidecar", "flavor": "lateen", "namespace": "shop", "name": "web-1", "clusterId": "Kubernetes",
 //!     "version": "0.1.0", "identity": "spiffe://cluster.local/ns/shop/sa/web", "peer": "10.0.0.1:40404",
-//!     "protocol": "delta", "connectedAt": "2026-01-31T12:00:00Z",
+//!     "protocol": "delta", "connectedAt": "2026-01-31T12:00:00Z", "captured": true,
 //!     "types": {
 //!       "CDS": {
 //!         "status": "SYNCED",
@@ -31,7 +31,8 @@
 //! (the proxy did not ask). `types` has all of `CDS`,
 //! `EDS`, `LDS`, `RDS`, `VHDS`, `SDS` and `MARK`. Versions of responses are generations of the control plane (incremental) or
 //! hashes of content (state of the world). `generation` is that of the last snapshot that every proxy it concerns has or shows
-//! as `STALE`. `changes` are the last 100, oldest first.
+//! as `STALE`. `changes` are the last 100, oldest first. `captured` is there when the proxy says whether its workload's traffic
+//! is led through it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -84,6 +85,8 @@ struct Proxy {
     peer: Str,
     protocol: &'static str,
     connected_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured: Option<bool>,
     types: BTreeMap<&'static str, Type>,
     waiting_for: Vec<String>,
 }
@@ -215,6 +218,7 @@ fn proxy(connection: &Connection, changes: &[Change]) -> Proxy {
             Protocol::Sotw => "sotw",
         },
         connected_at: display(facts.since),
+        captured: facts.captured,
         types: TypeUrl::ALL
             .into_iter()
             .map(|type_url| (type_url.short(), of_type(types.of(type_url), behind)))

@@ -67,6 +67,8 @@ pub(crate) struct Facts {
     pub(crate) peer: Str,
     /// When the stream began.
     pub(crate) since: SystemTime,
+    /// Whether its workload's traffic is led through it; `None` when it does not say.
+    pub(crate) captured: Option<bool>,
 }
 
 /// A state that a stream is to serve.
@@ -154,6 +156,9 @@ impl Registry {
         self.rollout().connected(key.clone(), now);
         lock(&self.connections).insert(key, Arc::clone(&connection));
         self.connected_gauge(&connection).inc();
+        if connection.facts.captured == Some(false) {
+            self.metrics.uncaptured.inc();
+        }
         Registered { registry: Arc::clone(self), connection }
     }
 
@@ -271,6 +276,9 @@ impl Drop for Registered {
         lock(&self.registry.connections).remove(&self.connection.key);
         self.registry.rollout().disconnected(&self.connection.key);
         self.registry.connected_gauge(&self.connection).dec();
+        if self.connection.facts.captured == Some(false) {
+            self.registry.metrics.uncaptured.dec();
+        }
         for (type_url, info) in self.connection.types().iter() {
             if let (Some(_), Some(gauge)) = (&info.nack, self.registry.metrics.rejecting(type_url)) {
                 gauge.dec();
@@ -320,12 +328,17 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn mk_registered(registry: &Arc<Registry>, name: &str) -> Registered {
+        mk_captured(registry, name, None)
+    }
+
+    pub(crate) fn mk_captured(registry: &Arc<Registry>, name: &str, captured: Option<bool>) -> Registered {
         let facts = Facts {
             identity: None,
             version: Str::from("1.0"),
             protocol: Protocol::Delta,
             peer: Str::from("127.0.0.1:1"),
             since: SystemTime::UNIX_EPOCH,
+            captured,
         };
         registry.connect(mk_view(name), facts, tokio::time::Instant::now().into_std())
     }
@@ -356,5 +369,16 @@ pub(crate) mod tests {
         assert_eq!((left.len(), gauge()), (1, 1));
         assert_eq!(left[0].key, second.connection().key);
         assert_eq!(registry.rollout().proxies().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn proxies_that_traffic_passes_by_are_counted_while_they_are_connected() {
+        let metrics = mk_metrics();
+        let registry = Registry::new(metrics.clone());
+        let all: Vec<Registered> =
+            [None, Some(true), Some(false)].map(|captured| mk_captured(&registry, "a", captured)).into();
+        assert_eq!(metrics.uncaptured.get(), 1);
+        drop(all);
+        assert_eq!(metrics.uncaptured.get(), 0);
     }
 }

@@ -22,7 +22,7 @@ use tonic::Status;
 
 use super::auth::{Peer, check_node};
 use super::limit::Pace;
-use super::view::view;
+use super::view::{captured, view};
 use crate::metrics::{ByType, PushMetrics, ServerMetrics, label, seconds};
 use crate::push::queue::Queue;
 use crate::push::registry::{Connection, Exchange, Facts, NackInfo, Offer, Registered, Registry};
@@ -110,6 +110,9 @@ impl Opened {
             protocol = ?self.protocol,
             "Proxy connected"
         );
+        if connection.facts.captured == Some(false) {
+            tracing::warn!(proxy = %connection.key.0, "Traffic of this proxy's workload passes the mesh by");
+        }
         if self.identity.is_none() && connection.view.kind == ProxyType::Router {
             tracing::info!(proxy = %connection.key.0, "Gateway proved no identity and is served no secrets; use the TLS port");
         }
@@ -150,6 +153,7 @@ impl Opened {
             protocol: self.protocol,
             peer: Str::from(self.peer.address.to_string()),
             since: SystemTime::now(),
+            captured: captured(&node),
         };
         Ok((first, self.streams.registry.connect(view, facts, now()), node.takes_marks))
     }

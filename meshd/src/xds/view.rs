@@ -6,7 +6,7 @@ use mesh_api::duration;
 use mesh_api::identity::SpiffeId;
 use mesh_api::ids::ClusterId;
 use mesh_api::labels::Labels;
-use mesh_api::names::CLUSTER_DOMAIN;
+use mesh_api::names::{CAPTURED_METADATA, CLUSTER_DOMAIN};
 use mesh_api::text::Str;
 use mesh_api_xds::node::{InterceptionMode, NodeInfo, ProxyKind};
 use meshd_core::proxy::{Flavor, Interception, ProxyType, ProxyView};
@@ -66,6 +66,11 @@ pub(crate) fn view(node: &NodeInfo, identity: Option<&SpiffeId>, cluster: &Clust
     })
 }
 
+/// Whether the workload's traffic is led through the proxy, if it says so.
+pub(crate) fn captured(node: &NodeInfo) -> Option<bool> {
+    node.metadata.other.get(CAPTURED_METADATA)?.as_str()?.parse().ok()
+}
+
 /// The domain of services in `<namespace>.svc.<domain>`.
 fn domain(dns_domain: &str, namespace: &str) -> Str {
     let rest = dns_domain.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(".svc."));
@@ -109,6 +114,16 @@ pub(crate) mod tests {
         assert_eq!(view.domain, "cluster.local");
         assert_eq!(view.idle_timeout, Some(Duration::from_secs(90)));
         assert_eq!((view.http_proxy_port, view.cluster), (None, cluster));
+    }
+
+    #[test]
+    fn what_a_proxy_found_out_about_its_capture_is_read() {
+        let mut node = mk_node("web-1", "shop");
+        assert_eq!(captured(&node), None);
+        for (said, expect) in [("false", Some(false)), ("true", Some(true)), ("perhaps", None)] {
+            node.metadata.other.insert(CAPTURED_METADATA.to_owned(), said.into());
+            assert_eq!(captured(&node), expect, "{said}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `meshctl analyze`: what is wrong with objects together, in a cluster, in files, or in a cluster with files applied.
 
+mod known;
 mod suppress;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use crate::cmd::OutputArgs;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::live::Live;
 use crate::objects::{self, Found, Reading};
 use crate::printer::Report;
 use crate::table::Table;
@@ -93,15 +95,17 @@ pub fn run(context: &Context, args: &AnalyzeArgs) -> Result<Report, CliError> {
     }
     let suppressions: Vec<Suppression> =
         args.suppress.iter().map(|text| Suppression::parse(text)).collect::<Result<_, _>>()?;
-    let (reading, unknown, namespace) = read(context, args)?;
+    let Knowledge { reading, unknown, namespace, live } = read(context, args)?;
     let mut notes: Vec<String> = reading
         .hidden
         .iter()
         .map(|(sort, why)| format!("checks that need {} are left out: {why}", sort.plural))
         .collect();
+    notes.extend(live.silent.iter().map(|why| format!("not known whether traffic is captured: {why}")));
     let mut told: Vec<Told> = reading.broken.iter().map(Told::broken).collect();
     let subjects = reading.found.iter().map(|found| found.subject.clone()).collect();
-    let messages = analyze(Input { subjects, root_namespace: context.kube.istio_namespace.clone(), unknown });
+    let known = known::uncaptured(&reading, &live);
+    let messages = analyze(Input { subjects, root_namespace: context.kube.istio_namespace.clone(), unknown, known });
     for message in &messages {
         let Some(found) = reading.found.get(message.subject) else { continue };
         let within = namespace.as_deref().is_none_or(|namespace| is_within(found, namespace));
@@ -117,8 +121,19 @@ pub fn run(context: &Context, args: &AnalyzeArgs) -> Result<Report, CliError> {
     Ok(report(told, notes, args.failure_threshold.into()))
 }
 
-/// The objects, the kinds that are not known, and the namespace that is looked at.
-fn read(context: &Context, args: &AnalyzeArgs) -> Result<(Reading, BTreeSet<Sort>, Option<String>), CliError> {
+/// What is looked at.
+struct Knowledge {
+    /// The objects.
+    reading: Reading,
+    /// Kinds of which there may be more.
+    unknown: BTreeSet<Sort>,
+    /// The namespace that is asked for; all without one.
+    namespace: Option<String>,
+    /// What no object says.
+    live: Live,
+}
+
+fn read(context: &Context, args: &AnalyzeArgs) -> Result<Knowledge, CliError> {
     let default = context.kube.namespace.as_deref().unwrap_or("default");
     if !args.use_kube {
         if args.files.is_empty() {
@@ -128,11 +143,12 @@ fn read(context: &Context, args: &AnalyzeArgs) -> Result<(Reading, BTreeSet<Sort
         let unknown = objects::absent(&reading.found);
         // Files are all looked at unless a namespace is asked for: who names a file means all that is in it.
         let namespace = context.kube.namespace.clone().filter(|_| !args.all_namespaces);
-        return Ok((reading, unknown, namespace));
+        return Ok(Knowledge { reading, unknown, namespace, live: Live::default() });
     }
-    let (mut reading, namespace) = context.block_on(async {
+    let (mut reading, live, namespace) = context.block_on(async {
         let kube = context.kube().await?;
-        Ok((objects::from_cluster(&kube, Sort::ALL).await?, kube.namespace))
+        let reading = objects::from_cluster(&kube, Sort::ALL).await?;
+        Ok((reading, Live::ask(&kube).await?, kube.namespace))
     })?;
     let unknown = reading.hidden.keys().copied().collect();
     if !args.files.is_empty() {
@@ -140,7 +156,8 @@ fn read(context: &Context, args: &AnalyzeArgs) -> Result<(Reading, BTreeSet<Sort
         reading.found.extend(files.found);
         reading.broken.extend(files.broken);
     }
-    Ok((reading, unknown, Some(namespace).filter(|_| !args.all_namespaces)))
+    let namespace = Some(namespace).filter(|_| !args.all_namespaces);
+    Ok(Knowledge { reading, unknown, namespace, live })
 }
 
 /// Whether an object is in a namespace, or is that namespace.

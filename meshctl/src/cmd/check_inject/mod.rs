@@ -20,6 +20,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::kube::client::{Kube, failed, optional};
 use crate::kube::find;
+use crate::live::{Live, NOT_CAPTURED};
 use crate::printer::Report;
 use crate::table::Table;
 
@@ -72,7 +73,15 @@ pub fn run(context: &Context, args: &CheckInjectArgs) -> Result<Report, CliError
         for verdict in verdicts.iter_mut().filter(|verdict| verdict.injected) {
             ask_injector(&kube, &subject, verdict).await?;
         }
-        Ok(report(&subject, &verdicts))
+        let mut report = report(&subject, &verdicts);
+        if subject.has_proxy == Some(true) {
+            let live = Live::ask(&kube).await?;
+            let name = subject.pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            if live.captured.get(&format!("{name}.{}", subject.namespace)) == Some(&false) {
+                report.notes.push(format!("WARNING: {}: {NOT_CAPTURED}", subject.name));
+            }
+        }
+        Ok(report)
     })
 }
 

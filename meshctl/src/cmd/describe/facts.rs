@@ -7,11 +7,15 @@ use mesh_api::host::Hostname;
 use meshd_core::analyze::{Sort, Subject};
 use serde_json::Value;
 
+use crate::live::NOT_CAPTURED;
+
 /// All that is known.
 pub(super) struct Facts<'a> {
     pub(super) all: Vec<&'a Subject>,
     /// The namespace of mesh-wide policies.
     pub(super) root: &'a str,
+    /// Whether traffic of the pod is led through its proxy, if that says so.
+    pub(super) captured: Option<bool>,
 }
 
 const DOMAIN: &str = "cluster.local";
@@ -30,6 +34,9 @@ impl Facts<'_> {
         let namespace = pod.map(|pod| string(pod, "/metadata/namespace")).unwrap_or_default();
         if let (Some(pod), None) = (pod, only) {
             about_pod(pod, &mut text);
+            if self.captured == Some(false) {
+                let _ = writeln!(text, "WARNING: {NOT_CAPTURED}");
+            }
             text.push_str(LINE);
         }
         let services: Vec<&Subject> = self

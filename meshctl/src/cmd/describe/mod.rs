@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::kube::client::{Kube, optional};
 use crate::kube::find;
+use crate::live::Live;
 use crate::objects;
 use crate::printer::Report;
 
@@ -60,21 +61,24 @@ const SORTS: [Sort; 6] = [
 /// # Errors
 /// When it is not there.
 pub fn run(context: &Context, args: &DescribeArgs) -> Result<Report, CliError> {
-    let (pod, service, reading, root) = context.block_on(async {
+    let (pod, service, reading, live, root) = context.block_on(async {
         let kube = context.kube().await?;
         let (pod, service) = match &args.what {
             What::Pod { name } => (Some(find::pod(&kube, name).await?), None),
             What::Service { name } => behind(&kube, name).await?,
         };
         let reading = objects::from_cluster(&kube, &SORTS).await?;
-        Ok((pod, service, reading, kube.istio_namespace))
+        let live = Live::ask(&kube).await?;
+        Ok((pod, service, reading, live, kube.istio_namespace))
     })?;
     let mut notes: Vec<String> = reading.hidden.values().map(|why| format!("not looked at: {why}")).collect();
+    let name = pod.as_ref().map(|pod| format!("{}.{}", pod.name_any(), pod.namespace().unwrap_or_default()));
+    let captured = name.and_then(|name| live.captured.get(&name).copied());
     let pod = pod.map(|pod| serde_json::to_value(pod).unwrap_or_default());
     if pod.is_none() {
         notes.push("no pod is behind this Service: only what names its host is told".to_owned());
     }
-    let facts = Facts { all: reading.found.iter().map(|found| &found.subject).collect(), root: &root };
+    let facts = Facts { all: reading.found.iter().map(|found| &found.subject).collect(), root: &root, captured };
     let text = facts.describe(pod.as_ref(), service.as_deref());
     let data = json!({ "lines": text.lines().collect::<Vec<_>>() });
     Ok(Report { text, data, notes, ..Report::default() })

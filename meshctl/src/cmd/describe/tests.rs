@@ -45,7 +45,7 @@ fn a_pod_is_described_in_istioctls_order() {
     let pod = json!({ "metadata": { "name": "web-1", "namespace": "shop", "labels": { "app": "web", "version": "v1" } },
         "spec": { "containers": [{ "name": "web", "ports": [{ "name": "serve", "containerPort": 8080 }] },
                                  { "name": "istio-proxy", "ports": [{ "containerPort": 15090 }] }] } });
-    let facts = Facts { all: all.iter().collect(), root: "istio-system" };
+    let facts = Facts { all: all.iter().collect(), root: "istio-system", captured: None };
     let text = facts.describe(Some(&pod), None);
     let expect = "Pod: web-1.shop
    Pod Ports: 8080 (web), 15090 (istio-proxy)
@@ -72,4 +72,6 @@ Applied PeerAuthentication:
 ";
     assert_eq!(text, expect);
     assert!(facts.describe(None, Some("shop/other")).starts_with("Service: other.shop\n"));
+    let facts = Facts { captured: Some(false), ..facts };
+    assert!(facts.describe(Some(&pod), None).contains("\nWARNING: traffic of this workload is not led through"));
 }

@@ -50,7 +50,7 @@ macro_rules! codes {
     ($( $constant:ident = $family:literal $number:literal $name:ident $level:ident; )*) => {
         $(
             #[doc = stringify!($name)]
-            pub(super) static $constant: Code =
+            pub static $constant: Code =
                 Code { family: $family, number: $number, name: stringify!($name), level: Level::$level };
         )*
 
@@ -107,6 +107,8 @@ codes! {
     CONFLICTING_ENTRY_PROTOCOL = "IST" 177 ConflictingServiceEntryProtocol Warning;
     NOT_ACTING = "MESH" 4001 NotActing Warning;
     KIND_NOT_ACTING = "MESH" 4002 KindNotActing Warning;
+    NOT_CAPTURED = "MESH" 4003 TrafficNotCaptured Error;
+    NO_CAPTURE = "MESH" 4004 PodWithoutCapture Warning;
 }
 
 /// Something told about an object.

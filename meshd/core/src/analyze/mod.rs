@@ -31,6 +31,8 @@ pub struct Input {
     pub root_namespace: String,
     /// Kinds of which there may be more objects: a check that depends on one of them is left out, lest it guess.
     pub unknown: BTreeSet<Sort>,
+    /// What was found out otherwise about these objects: told beside what the checks tell, and suppressed like it.
+    pub known: Vec<Message>,
 }
 
 impl Input {
@@ -39,14 +41,14 @@ impl Input {
     pub fn of_files(subjects: Vec<Subject>, root_namespace: String) -> Self {
         let known: BTreeSet<Sort> = subjects.iter().filter_map(|subject| subject.sort).collect();
         let unknown = Sort::ALL.iter().copied().filter(|sort| !known.contains(sort)).collect();
-        Self { subjects, root_namespace, unknown }
+        Self { subjects, root_namespace, unknown, known: Vec::new() }
     }
 }
 
 /// What the checks tell, in the order of the objects, with what an object's own annotation suppresses left out.
 #[must_use]
 pub fn analyze(input: Input) -> Vec<Message> {
-    let Input { subjects, root_namespace, unknown } = input;
+    let Input { subjects, root_namespace, unknown, known } = input;
     let objects = Objects::new(subjects, root_namespace);
     let mut messages = Messages::default();
     for check in checks::ALL {
@@ -55,6 +57,7 @@ pub fn analyze(input: Input) -> Vec<Message> {
         }
     }
     let mut all = messages.into_vec();
+    all.extend(known);
     all.retain(|message| objects.get(message.subject).is_none_or(|subject| !is_suppressed(subject, message)));
     all.sort_by(|a, b| (a.subject, a.code.number, &a.path, &a.text).cmp(&(b.subject, b.code.number, &b.path, &b.text)));
     all.dedup();

@@ -7,6 +7,7 @@ use super::sorts::Sort;
 mod annotations;
 mod application_uid;
 mod authorization_policies;
+mod capture;
 mod conditions;
 mod deployment_services;
 mod deprecation;
@@ -71,6 +72,7 @@ pub const ALL: &[Check] = &[
     envoy_filters::CHECK,
     namespaces::CHECK,
     pod_proxies::CHECK,
+    capture::CHECK,
     port_names::CHECK,
     application_uid::CHECK,
     deployment_services::CHECK,
