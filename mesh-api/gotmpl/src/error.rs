@@ -26,3 +26,36 @@ pub enum ErrorKind {
     /// The template goes beyond a limit.
     Limit,
 }
+
+/// Why something failed, before its place is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: String,
+    /// Set when the place is known already: an error of a template that was called.
+    pub(crate) placed: Option<Box<Error>>,
+}
+
+impl Fault {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), placed: None }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self::new(ErrorKind::Run, message)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(message: &str) -> Self {
+        Self::new(ErrorKind::Run, message)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self { kind: error.kind, message: String::new(), placed: Some(Box::new(error)) }
+    }
+}

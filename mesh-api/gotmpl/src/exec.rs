@@ -7,46 +7,13 @@ use serde_json::Value as Json;
 
 use crate::Templates;
 use crate::ast::{Block, Command, Node, NodeKind, Operand, Pipeline, Tree, Trees, Word};
-use crate::error::{Error, ErrorKind};
-use crate::funcs::{self, Builtin};
+use crate::error::{Error, ErrorKind, Fault};
+use crate::funcs::{self, Builtin, Run};
 use crate::value::{MAX_DEPTH, Value};
 use crate::{Function, Missing, parse};
 
 /// Most dictionaries and lists that `set` and `merge` put into others: bounds how deep values can become.
 const MAX_NESTED_SETS: usize = 1000;
-
-/// Why something failed, before its place is known.
-#[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    pub(crate) kind: ErrorKind,
-    pub(crate) message: String,
-    /// Set when the place is known already: an error of a template that was called.
-    pub(crate) placed: Option<Box<Error>>,
-}
-
-impl Fault {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), placed: None }
-    }
-}
-
-impl From<String> for Fault {
-    fn from(message: String) -> Self {
-        Self::new(ErrorKind::Run, message)
-    }
-}
-
-impl From<&str> for Fault {
-    fn from(message: &str) -> Self {
-        Self::new(ErrorKind::Run, message)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self { kind: error.kind, message: String::new(), placed: Some(Box::new(error)) }
-    }
-}
 
 /// What a block ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +31,7 @@ struct Frame {
 }
 
 /// A run.
-pub(crate) struct Exec<'a> {
+struct Exec<'a> {
     templates: &'a Templates,
     /// Templates that a text given to `tpl` defines, innermost last.
     extra: Vec<Rc<Trees>>,
@@ -83,17 +50,15 @@ pub(crate) fn render(templates: &Templates, name: &str, data: &Json) -> Result<S
     exec.named(name, Value::from_json(data)).map_err(unplaced)
 }
 
-impl Exec<'_> {
-    /// Runs the template `name` over `data`: its text.
-    pub(crate) fn named(&mut self, name: &str, data: Value) -> Result<String, Fault> {
+impl Run for Exec<'_> {
+    fn named(&mut self, name: &str, data: Value) -> Result<String, Fault> {
         let tree = self.tree(name).ok_or_else(|| Fault::from(format!("there is no template {name:?}")))?;
         let mut out = String::new();
         self.tree_to(&tree, data, &mut out)?;
         Ok(out)
     }
 
-    /// Reads `text` as a template and runs it: the function `tpl`.
-    pub(crate) fn text(&mut self, text: &str, data: Value) -> Result<String, Fault> {
+    fn text(&mut self, text: &str, data: Value) -> Result<String, Fault> {
         let name = "tpl";
         let trees = parse::parse(name, text, &|function| self.templates.has_function(function))?;
         self.charge(1 + text.len() / 16)?;
@@ -103,6 +68,26 @@ impl Exec<'_> {
         done
     }
 
+    fn charge(&mut self, steps: usize) -> Result<(), Fault> {
+        self.steps = self.steps.saturating_add(steps);
+        let limit = self.templates.limits.steps;
+        if self.steps > limit {
+            return Err(Fault::new(ErrorKind::Limit, format!("more than {limit} steps")));
+        }
+        Ok(())
+    }
+
+    fn nested_set(&mut self) -> Result<(), Fault> {
+        self.nested_sets += 1;
+        if self.nested_sets > MAX_NESTED_SETS {
+            let message = format!("more than {MAX_NESTED_SETS} dictionaries or lists are put into dictionaries");
+            return Err(Fault::new(ErrorKind::Limit, message));
+        }
+        Ok(())
+    }
+}
+
+impl Exec<'_> {
     fn tree(&self, name: &str) -> Option<Tree> {
         let extra = self.extra.iter().rev().find_map(|trees| trees.get(name));
         extra.or_else(|| self.templates.trees.get(name)).cloned()
@@ -122,25 +107,6 @@ impl Exec<'_> {
         let limit = self.templates.limits.depth;
         if self.depth > limit {
             return Err(Fault::new(ErrorKind::Limit, format!("more than {limit} levels of templates and blocks")));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn charge(&mut self, steps: usize) -> Result<(), Fault> {
-        self.steps = self.steps.saturating_add(steps);
-        let limit = self.templates.limits.steps;
-        if self.steps > limit {
-            return Err(Fault::new(ErrorKind::Limit, format!("more than {limit} steps")));
-        }
-        Ok(())
-    }
-
-    /// Accounts for a dictionary or list that is put into a dictionary.
-    pub(crate) fn nested_set(&mut self) -> Result<(), Fault> {
-        self.nested_sets += 1;
-        if self.nested_sets > MAX_NESTED_SETS {
-            let message = format!("more than {MAX_NESTED_SETS} dictionaries or lists are put into dictionaries");
-            return Err(Fault::new(ErrorKind::Limit, message));
         }
         Ok(())
     }

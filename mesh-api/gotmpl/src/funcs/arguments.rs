@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::exec::Fault;
+use crate::error::Fault;
 use crate::value::{Dict, Value};
 
 /// The arguments of a call.

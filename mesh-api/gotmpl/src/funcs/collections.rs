@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::arguments::Args;
+use super::call::{Outcome, Plain, Run};
 use super::compare::to_text;
-use super::{Outcome, Plain};
-use crate::exec::{Exec, Fault};
+use crate::error::Fault;
 use crate::value::{Dict, Value};
 
 pub(super) fn find(name: &str) -> Option<Plain> {
@@ -93,37 +93,37 @@ fn dig(arguments: &[Value]) -> Outcome {
     Ok(value)
 }
 
-pub(super) fn set(exec: &mut Exec<'_>, arguments: &[Value]) -> Outcome {
+pub(super) fn set(run: &mut dyn Run, arguments: &[Value]) -> Outcome {
     let args = Args::of(arguments, 3)?;
     let dict = args.dict(0)?;
-    put(exec, &dict, args.text(1)?, args.value(2))?;
+    put(run, &dict, args.text(1)?, args.value(2))?;
     Ok(args.value(0))
 }
 
 /// Puts a value into a dictionary, but never one into itself.
-fn put(exec: &mut Exec<'_>, dict: &Dict, key: Rc<str>, value: Value) -> Result<(), Fault> {
+fn put(run: &mut dyn Run, dict: &Dict, key: Rc<str>, value: Value) -> Result<(), Fault> {
     if matches!(value, Value::List(_) | Value::Map(_)) {
-        exec.charge(value.weight())?;
+        run.charge(value.weight())?;
         if value.holds(dict) {
             return Err("a dictionary would be in itself".into());
         }
-        exec.nested_set()?;
+        run.nested_set()?;
     }
     dict.borrow_mut().insert(key, value);
     Ok(())
 }
 
 /// Fills the first dictionary with what it lacks; earlier ones win.
-pub(super) fn merge(exec: &mut Exec<'_>, arguments: &[Value]) -> Outcome {
-    merge_all(exec, arguments, false)
+pub(super) fn merge(run: &mut dyn Run, arguments: &[Value]) -> Outcome {
+    merge_all(run, arguments, false)
 }
 
 /// Overwrites the first dictionary with what the others have; later ones win.
-pub(super) fn merge_overwrite(exec: &mut Exec<'_>, arguments: &[Value]) -> Outcome {
-    merge_all(exec, arguments, true)
+pub(super) fn merge_overwrite(run: &mut dyn Run, arguments: &[Value]) -> Outcome {
+    merge_all(run, arguments, true)
 }
 
-fn merge_all(exec: &mut Exec<'_>, arguments: &[Value], overwrite: bool) -> Outcome {
+fn merge_all(run: &mut dyn Run, arguments: &[Value], overwrite: bool) -> Outcome {
     let args = Args::at_least(arguments, 1)?;
     let target = args.dict(0)?;
     for at in 1..arguments.len() {
@@ -131,24 +131,24 @@ fn merge_all(exec: &mut Exec<'_>, arguments: &[Value], overwrite: bool) -> Outco
             Value::Null => continue,
             value => value.deep_copy(),
         };
-        exec.charge(source.weight())?;
+        run.charge(source.weight())?;
         let Value::Map(source) = source else { return Err(format!("argument {} is no dictionary", at + 1).into()) };
-        merge_into(exec, &target, &source, overwrite)?;
+        merge_into(run, &target, &source, overwrite)?;
     }
     Ok(args.value(0))
 }
 
 /// As `mergo` does: what is empty in the target is filled. Unlike there, the target shares nothing with the source.
-fn merge_into(exec: &mut Exec<'_>, target: &Dict, source: &Dict, overwrite: bool) -> Result<(), Fault> {
-    exec.charge(1)?;
+fn merge_into(run: &mut dyn Run, target: &Dict, source: &Dict, overwrite: bool) -> Result<(), Fault> {
+    run.charge(1)?;
     // The source is a copy of our own, so the two are never the same.
     for (key, value) in source.borrow().iter() {
         let known = target.borrow().get(key).cloned();
         match (known, value) {
-            (Some(Value::Map(inner)), Value::Map(more)) => merge_into(exec, &inner, more, overwrite)?,
+            (Some(Value::Map(inner)), Value::Map(more)) => merge_into(run, &inner, more, overwrite)?,
             (Some(known), _) if known.truth() && !overwrite => {}
             (_, Value::Null) if !overwrite => {}
-            (_, value) => put(exec, target, Rc::clone(key), value.clone())?,
+            (_, value) => put(run, target, Rc::clone(key), value.clone())?,
         }
     }
     Ok(())

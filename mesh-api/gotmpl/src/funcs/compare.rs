@@ -4,9 +4,10 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 use super::arguments::Args;
-use super::{Outcome, Plain, bounded, printf};
+use super::call::{Outcome, Plain, bounded};
+use super::printf;
 use crate::error::ErrorKind;
-use crate::exec::Fault;
+use crate::error::Fault;
 use crate::value::{Value, float};
 
 pub(super) fn find(name: &str) -> Option<Plain> {

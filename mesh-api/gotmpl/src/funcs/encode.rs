@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::Value as Json;
 
 use super::arguments::Args;
-use super::{Outcome, Plain, bounded};
+use super::call::{Outcome, Plain, bounded};
 use crate::value::Value;
 use crate::yaml;
 

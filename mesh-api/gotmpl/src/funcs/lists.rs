@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::arguments::Args;
+use super::call::{MAX_ITEMS, Outcome, Plain, bounded};
 use super::compare::to_text;
-use super::{MAX_ITEMS, Outcome, Plain, bounded};
-use crate::exec::Fault;
+use crate::error::Fault;
 use crate::value::Value;
 
 pub(super) fn find(name: &str) -> Option<Plain> {

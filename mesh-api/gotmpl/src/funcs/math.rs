@@ -1,7 +1,7 @@
 //! Numbers.
 
 use super::arguments::{Args, to_int};
-use super::{Outcome, Plain};
+use super::call::{Outcome, Plain};
 use crate::value::Value;
 
 pub(super) fn find(name: &str) -> Option<Plain> {

@@ -4,6 +4,7 @@
 //! and the network (`getHostByName`): a template gives the same text for the same data.
 
 mod arguments;
+mod call;
 mod collections;
 mod compare;
 mod encode;
@@ -15,29 +16,11 @@ mod semver;
 mod strings;
 mod words;
 
-use crate::exec::{Exec, Fault};
 use crate::value::Value;
 
 use arguments::Args;
-
-/// A result.
-pub(crate) type Outcome = Result<Value, Fault>;
-/// A function of its arguments only.
-pub(crate) type Plain = fn(&[Value]) -> Outcome;
-/// A function that runs templates or changes dictionaries.
-pub(crate) type Running = fn(&mut Exec<'_>, &[Value]) -> Outcome;
-
-/// A built-in function.
-#[derive(Clone, Copy)]
-pub(crate) enum Builtin {
-    Plain(Plain),
-    Running(Running),
-}
-
-/// Longest text that a function makes (bytes), 4 MiB: a quarter of the largest output.
-pub(crate) const MAX_TEXT_BYTES: usize = 4 << 20;
-/// Longest list that a function makes out of numbers.
-pub(crate) const MAX_ITEMS: usize = 100_000;
+pub(crate) use call::{Builtin, Run};
+use call::{Outcome, Running};
 
 /// The function of that name.
 pub(crate) fn find(name: &str) -> Option<Builtin> {
@@ -61,21 +44,12 @@ fn running(name: &str) -> Option<Running> {
     })
 }
 
-fn include(exec: &mut Exec<'_>, arguments: &[Value]) -> Outcome {
+fn include(run: &mut dyn Run, arguments: &[Value]) -> Outcome {
     let args = Args::of(arguments, 2)?;
-    exec.named(&args.text(0)?, args.value(1)).map(Value::str)
+    run.named(&args.text(0)?, args.value(1)).map(Value::str)
 }
 
-fn tpl(exec: &mut Exec<'_>, arguments: &[Value]) -> Outcome {
+fn tpl(run: &mut dyn Run, arguments: &[Value]) -> Outcome {
     let args = Args::of(arguments, 2)?;
-    exec.text(&args.text(0)?, args.value(1)).map(Value::str)
-}
-
-/// Refuses texts that would be too long.
-pub(crate) fn bounded(bytes: usize) -> Result<(), Fault> {
-    if bytes > MAX_TEXT_BYTES {
-        let message = format!("the text would be longer than {MAX_TEXT_BYTES} bytes");
-        return Err(Fault::new(crate::ErrorKind::Limit, message));
-    }
-    Ok(())
+    run.text(&args.text(0)?, args.value(1)).map(Value::str)
 }

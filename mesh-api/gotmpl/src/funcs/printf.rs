@@ -1,6 +1,6 @@
 //! Go's `printf`.
 
-use super::{Outcome, bounded};
+use super::call::{Outcome, bounded};
 use crate::funcs::arguments::{Args, to_float, to_int};
 use crate::value::Value;
 

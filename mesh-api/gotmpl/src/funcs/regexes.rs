@@ -3,8 +3,8 @@
 use regex::{Regex, RegexBuilder};
 
 use super::arguments::Args;
-use super::{Outcome, Plain, bounded};
-use crate::exec::Fault;
+use super::call::{Outcome, Plain, bounded};
+use crate::error::Fault;
 use crate::value::Value;
 
 /// Largest compiled expression (bytes).

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::Plain;
 use super::arguments::Args;
+use super::call::Plain;
 use crate::value::Value;
 
 pub(super) fn find(name: &str) -> Option<Plain> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::arguments::Args;
+use super::call::{Outcome, Plain, bounded};
 use super::compare::to_text;
 use super::printf::quoted;
-use super::{Outcome, Plain, bounded};
 use crate::value::Value;
 
 pub(super) fn find(name: &str) -> Option<Plain> {

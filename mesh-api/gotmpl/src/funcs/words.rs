@@ -1,7 +1,7 @@
 //! Texts: letters, names, paths.
 
 use super::arguments::Args;
-use super::{Outcome, Plain};
+use super::call::{Outcome, Plain};
 use crate::value::Value;
 
 pub(super) fn find(name: &str) -> Option<Plain> {
