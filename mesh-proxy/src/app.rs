@@ -1,6 +1,7 @@
 //! The composition root of `mesh-proxy proxy`: builds the parts, starts the threads, ends them in order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -9,30 +10,33 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mesh_api::text::Str;
 use mesh_api_rt::listen::ListenerTable;
-use mesh_api_rt::signal::{Stop, StopSignals};
-use mesh_api_rt::telemetry::{self, LogFormat};
+use mesh_api_rt::telemetry::{self, LogFormat, LogHandle};
 use mesh_proxy_core::stats::Workload;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
+use crate::admin::{self, Desk};
 use crate::agent::log_levels;
 use crate::agent::probe::{ProbeSettings, Probers};
 use crate::agent::scrape::Targets;
-use crate::agent::shutdown::{Action, CHECK, Ending, Event};
 use crate::args::ProxyArgs;
 use crate::bootstrap::{self, Bootstrap, Env as _, ProcessEnv};
 use crate::capture::own;
-use crate::config::client::{self, Control};
-use crate::config::identity;
 use crate::config::store::Store;
+use crate::control::{self, Parts};
+use crate::dns;
+use crate::dns::server::{Held, Sockets};
 use crate::dns::settings::DnsSettings;
+use crate::handover::status::Status;
+use crate::handover::successor::Launcher;
+use crate::handover::take::{self, Taken};
+use crate::handover::{door, supervise};
+use crate::listeners::{self, SharedTable};
 use crate::net::accept::{Dispatcher, Inbox};
 use crate::net::sockopt;
 use crate::telemetry::Hub;
 use crate::telemetry::access_log::Sinks;
 use crate::tls::store::TlsStore;
 use crate::worker::{self, DrainPhase, LocalMetadata, Shared};
-use crate::{admin, dns};
 
 /// Time between the end of the drain and the end of the process, for connections to be closed.
 const FORCE: Duration = Duration::from_secs(1);
@@ -43,9 +47,71 @@ const EVENTS: usize = 8;
 /// Runs the proxy until it is told to stop.
 ///
 /// # Errors
-/// When settings are missing or cannot be used; what fails later is tried again instead.
+/// When settings are missing or cannot be used, or the running proxy does not hand over; what fails later is tried again instead.
 pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
+    let launcher = Launcher::of_this_process().context("finding this program")?;
     let mut bootstrap = bootstrap::read(args, &ProcessEnv).context("reading the proxy's settings")?;
+    let logs = prepare(args, &bootstrap)?;
+    let control = mesh_api_rt::runtime::single().context("starting the control runtime")?;
+    let node_id = bootstrap.node.id();
+    let mut taken = if args.take_over { control.block_on(ask(&node_id))? } else { None };
+    let captured = match &taken {
+        // Its ports are those that the check needs.
+        Some(taken) => taken.offer.captured,
+        None => control.block_on(own::check(&bootstrap)),
+    };
+    own::announce(&mut bootstrap, captured);
+    let bootstrap = Arc::new(bootstrap);
+    let phase = if taken.is_some() { DrainPhase::Waiting } else { DrainPhase::Running };
+    let shared = Arc::new(shared(&bootstrap, phase));
+    if let Some(captured) = captured {
+        let _ = shared.store.captured.set(captured);
+    }
+    let handed = taken.as_mut().map(|taken| std::mem::take(&mut taken.names));
+    let names = serve_names(&bootstrap, &shared, handed.unwrap_or_default())?;
+    let sinks = Sinks::start().context("starting the access log")?;
+    let hub = Hub::new(&bootstrap.node, shared.identity.clone(), sinks);
+    let (dispatcher, inboxes) = Dispatcher::new(bootstrap.workers);
+    let mut table = ListenerTable::from_env().context("using inherited sockets")?;
+    if let Some(taken) = &mut taken {
+        table = taken.table(&table).context("using the sockets of the running proxy")?;
+    }
+    let (stop, stop_asked) = mpsc::channel(EVENTS);
+    let status = Arc::new(taken.as_ref().map_or_else(Status::first, |taken| Status::after(&taken.offer)));
+    let context = admin::AdminContext {
+        bootstrap: Arc::clone(&bootstrap),
+        shared: Arc::clone(&shared),
+        hub: hub.clone(),
+        logs,
+        stop,
+        probers: probers(&bootstrap)?,
+        targets: targets(&bootstrap)?,
+        handover: Arc::clone(&status),
+    };
+    let desk = Arc::new(Desk::new(context).context("preparing the admin interface")?);
+    let opened = if taken.is_some() { desk.reserve(&mut table) } else { desk.open(&mut table) };
+    opened.context("starting the admin interface")?;
+    let door = taken.as_mut().and_then(|taken| taken.door.take()).or_else(|| open_door(&node_id));
+    tracing::info!(
+        node = %node_id, identity = %bootstrap.identity, workers = bootstrap.workers, ?phase, "Proxy started"
+    );
+    let table = listeners::shared(table);
+    let threads = start_workers(&shared, &hub, inboxes, &table, &dispatcher)?;
+    let (status, of_control) = (Arc::clone(&status), Arc::clone(&shared));
+    let parts =
+        Parts { bootstrap, shared: of_control, dispatcher, desk, table, names, status: Arc::clone(&status), launcher };
+    // The dispatcher goes with it: workers end with their inboxes.
+    control.block_on(control::run(parts, stop_asked, taken, door))?;
+    shared.drain.send_replace(DrainPhase::Now);
+    wait_for(threads, FORCE);
+    if control::has_handed_over(status.stage()) && !supervise::children().is_empty() {
+        return Err(supervise::become_supervisor()).context("becoming the supervisor of the successor");
+    }
+    Ok(())
+}
+
+/// Starts the log, raises limits, and looks whether the system permits what the settings ask for.
+fn prepare(args: &ProxyArgs, bootstrap: &Bootstrap) -> anyhow::Result<LogHandle> {
     let format = if args.log_as_json { LogFormat::Json } else { LogFormat::Text };
     let (levels, unknown) =
         log_levels::read(&args.log_output_level, &args.proxy_log_level, &args.proxy_component_log_level)
@@ -67,43 +133,29 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
              injected with it (annotation sidecar.istio.io/interceptionMode); REDIRECT needs nothing",
         )?;
     }
-    let captured = mesh_api_rt::runtime::single().context("starting a runtime")?.block_on(own::check(&bootstrap));
-    own::announce(&mut bootstrap, captured);
-    let bootstrap = Arc::new(bootstrap);
-    let shared = Arc::new(shared(&bootstrap));
-    if let Some(captured) = captured {
-        let _ = shared.store.captured.set(captured);
-    }
-    serve_names(&bootstrap, &shared)?;
-    let sinks = Sinks::start().context("starting the access log")?;
-    let hub = Hub::new(&bootstrap.node, shared.identity.clone(), sinks);
-    let (dispatcher, inboxes) = Dispatcher::new(bootstrap.workers);
-    let mut table = ListenerTable::from_env().context("taking over inherited sockets")?;
-    let (stop, stop_asked) = mpsc::channel(EVENTS);
-    let context = admin::AdminContext {
-        bootstrap: Arc::clone(&bootstrap),
-        shared: Arc::clone(&shared),
-        hub: hub.clone(),
-        logs,
-        stop,
-        probers: probers(&bootstrap)?,
-        targets: targets(&bootstrap)?,
-    };
-    let _admin = admin::start(context, &mut table).context("starting the admin interface")?;
-    tracing::info!(
-        node = %bootstrap.node.id(), identity = %bootstrap.identity, workers = bootstrap.workers, "Proxy started"
-    );
-    let threads = start_workers(&shared, &hub, inboxes, table, &dispatcher)?;
-    let control = mesh_api_rt::runtime::single().context("starting the control runtime")?;
-    control.block_on(control_loop(&bootstrap, &shared, stop_asked, &dispatcher))?;
-    // Workers end with their inboxes.
-    drop(dispatcher);
-    shared.drain.send_replace(DrainPhase::Now);
-    wait_for(threads, FORCE);
-    Ok(())
+    Ok(logs)
 }
 
-fn shared(bootstrap: &Bootstrap) -> Shared {
+/// Asks the running proxy for its sockets. Where none runs, this one opens its own.
+async fn ask(node_id: &str) -> anyhow::Result<Option<Taken>> {
+    let taken = take::ask(node_id).await.context("taking over from the running proxy")?;
+    match &taken {
+        Some(Taken { offer, .. }) => tracing::info!(
+            from = offer.process.pid, build = %offer.process.build, sockets = offer.sockets, "Sockets received, warming up"
+        ),
+        None => tracing::info!("No proxy to take over from is running, this one opens its own sockets"),
+    }
+    Ok(taken)
+}
+
+/// Where a successor will ask. A proxy without serves all the same.
+fn open_door(node_id: &str) -> Option<UnixListener> {
+    door::open(&door::name(node_id))
+        .inspect_err(|error| tracing::warn!(%error, "The sockets of this process cannot be handed over to another"))
+        .ok()
+}
+
+fn shared(bootstrap: &Bootstrap, phase: DrainPhase) -> Shared {
     let metadata = &bootstrap.node.metadata;
     let workload = Workload::of_node(metadata);
     Shared {
@@ -113,25 +165,30 @@ fn shared(bootstrap: &Bootstrap) -> Shared {
         client_mark: bootstrap.keeps_clients_address().then_some(sockopt::CLIENT_MARK),
         identity: Str::from(bootstrap.identity.to_string()),
         metadata: Arc::new(LocalMetadata::new(&bootstrap.node.id(), workload)),
-        drain: watch::Sender::new(DrainPhase::Running),
+        drain: watch::Sender::new(phase),
+        inbound: Arc::default(),
         early: bootstrap.early_listeners(),
     }
 }
 
 /// Captured look-ups arrive from the start; until the first table of names they are told to come again.
-fn serve_names(bootstrap: &Bootstrap, shared: &Arc<Shared>) -> anyhow::Result<()> {
+fn serve_names(bootstrap: &Bootstrap, shared: &Arc<Shared>, handed: Sockets) -> anyhow::Result<Arc<Held>> {
     let metadata = &bootstrap.node.metadata;
     // A gateway captures nothing; it answers who is told to ask it (istio/istio: pkg/istio-agent/agent.go).
     let wanted = if bootstrap.is_gateway() { metadata.enables_dns_server() } else { metadata.dns_capture };
     if !wanted {
-        return Ok(());
+        return Ok(Arc::default());
     }
     let resolv = Path::new("/etc/resolv.conf");
     let settings = DnsSettings::read(|name| ProcessEnv.get(name), resolv, bootstrap.socket_mark)
         .context("reading where look-ups of names are served")?;
     shared.store.names.enable(settings.place(&bootstrap.node));
     tracing::info!(addresses = ?settings.addresses, servers = ?settings.resolv.servers, "Look-ups of names are captured");
-    dns::server::start(settings, Arc::clone(&shared.store.names)).context("serving look-ups of names")
+    let serving = "serving look-ups of names";
+    let held = Arc::new(Held::new(Sockets::open(&settings, handed).context(serving)?));
+    let (names, phases) = (Arc::clone(&shared.store.names), shared.drain.subscribe());
+    dns::server::start(settings, names, Arc::clone(&held), phases).context(serving)?;
+    Ok(held)
 }
 
 fn probers(bootstrap: &Bootstrap) -> anyhow::Result<Probers> {
@@ -161,10 +218,10 @@ fn start_workers(
     shared: &Arc<Shared>,
     hub: &Hub,
     inboxes: Vec<Inbox>,
-    table: ListenerTable,
+    table: &SharedTable,
     dispatcher: &Dispatcher,
 ) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
-    let mut first = Some((table, dispatcher.clone()));
+    let mut first = Some((Arc::clone(table), dispatcher.clone()));
     let mut threads = Vec::new();
     for (id, inbox) in inboxes.into_iter().enumerate() {
         let (shared, hub, listening) = (Arc::clone(shared), hub.clone(), first.take());
@@ -176,67 +233,6 @@ fn start_workers(
         threads.push(thread::Builder::new().name(format!("worker-{id}")).spawn(body).context("starting a worker")?);
     }
     Ok(threads)
-}
-
-/// Certificates, configuration, signals. Ends when the process is to end.
-async fn control_loop(
-    bootstrap: &Arc<Bootstrap>,
-    shared: &Arc<Shared>,
-    mut asked: mpsc::Receiver<Event>,
-    dispatcher: &Dispatcher,
-) -> anyhow::Result<()> {
-    let (sender, credential) = watch::channel(None);
-    if !bootstrap.plaintext_control_plane {
-        let bootstrap = Arc::clone(bootstrap);
-        tokio::spawn(async move { identity::maintain(&bootstrap, &sender).await });
-    }
-    let control = Control { bootstrap: Arc::clone(bootstrap), shared: Arc::clone(shared), credential };
-    let mut configuration = tokio::spawn(client::run(control));
-    let mut signals = StopSignals::install().context("watching for signals")?;
-    let mut ending = Ending::new(bootstrap.drain);
-    let mut ticks = tokio::time::interval(CHECK);
-    loop {
-        let action = tokio::select! {
-            ended = &mut configuration => {
-                return ended.context("the configuration client failed")?.context("running the configuration client");
-            }
-            signal = signals.recv() => {
-                let event = match signal {
-                    Stop::Terminate => Event::Terminate,
-                    Stop::Interrupt => Event::Interrupt,
-                };
-                tracing::info!(%signal, connections = dispatcher.load(), settings = ?bootstrap.drain, "Told to end");
-                ending.on(event, Instant::now())
-            }
-            Some(event) = asked.recv() => ending.on(event, Instant::now()),
-            _ = ticks.tick(), if ending.is_ending() => {
-                ending.check(Instant::now(), dispatcher.load()).map_or(Action::Nothing, Action::Exit)
-            }
-        };
-        match action {
-            Action::Nothing => {}
-            Action::Drain => {
-                advance(shared, if bootstrap.is_gateway() { DrainPhase::All } else { DrainPhase::Inbound })
-            }
-            Action::Exit(why) => {
-                tracing::info!(%why, connections = dispatcher.load(), "Ending");
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Moves the drain on, never back.
-fn advance(shared: &Shared, phase: DrainPhase) {
-    shared.drain.send_if_modified(|now| {
-        let next = now.then(phase);
-        let forward = next != *now;
-        if forward {
-            *now = next;
-            tracing::info!(phase = ?next, "Draining");
-        }
-        forward
-    });
 }
 
 fn wait_for(threads: Vec<thread::JoinHandle<()>>, limit: Duration) {

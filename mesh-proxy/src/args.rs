@@ -17,6 +17,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   mesh-proxy proxy sidecar --domain default.svc.cluster.local
   mesh-proxy proxy router
+  mesh-proxy proxy sidecar --take-over
   mesh-proxy init -p 15001 -z 15006
   mesh-proxy wait --timeoutSeconds 60
   mesh-proxy request --debug-port 15020 POST quitquitquit";
@@ -35,6 +36,9 @@ pub enum Command {
     Request(RequestArgs),
     /// Show which build this is
     Version(VersionArgs),
+    /// Pass signals on to the proxies that are children of this process, until the last has ended
+    #[command(hide = true)]
+    Supervise,
 }
 
 /// `proxy`.
@@ -82,6 +86,9 @@ pub struct ProxyArgs {
     /// Mark of the proxy's own connections, which redirection by mark lets pass (0 sets none)
     #[arg(long, env = "LATEEN_SOCKET_MARK", default_value_t = 0)]
     pub socket_mark: u32,
+    /// Take the sockets of the proxy that runs here, if one does: it serves until this one can, then drains and ends
+    #[arg(long, env = "LATEEN_TAKE_OVER", value_parser = clap::builder::BoolishValueParser::new())]
+    pub take_over: bool,
 }
 
 /// `version`.
@@ -143,6 +150,7 @@ impl ProxyArgs {
             template_file: String::new(),
             outlier_log_path: String::new(),
             socket_mark: 0,
+            take_over: false,
         }
     }
 }

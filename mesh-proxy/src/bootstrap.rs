@@ -73,6 +73,8 @@ pub struct Bootstrap {
     pub metrics_port: u16,
     /// How the proxy ends after it was told to stop.
     pub drain: DrainSettings,
+    /// How long it goes on serving what is open after another process has taken over (`LATEEN_HANDOVER_DRAIN`).
+    pub handover_drain: Duration,
     /// Mark of the proxy's own connections.
     pub socket_mark: Option<u32>,
     /// Lifetime asked for certificates.
@@ -164,6 +166,9 @@ pub enum BootstrapError {
 /// Time for connections to end (`terminationDrainDuration`).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
+/// Time for what is open when another process takes over: that of Envoy's hot restart (`--parent-shutdown-time-s`).
+const DEFAULT_HANDOVER_DRAIN: Duration = Duration::from_secs(900);
+
 /// Default worker threads of a sidecar (Istio's `concurrency: 2` of old; the performance notes give the reason).
 const DEFAULT_WORKERS: usize = 2;
 
@@ -208,6 +213,7 @@ pub fn read(args: &ProxyArgs, env: &impl Env) -> Result<Bootstrap, BootstrapErro
         readiness_port: env.parsed("ENVOY_STATUS_PORT", "a port")?.unwrap_or(names::READINESS_PORT),
         metrics_port: env.parsed("ENVOY_PROMETHEUS_PORT", "a port")?.unwrap_or(names::PROXY_METRICS_PORT),
         drain: drain(&env, &config)?,
+        handover_drain: env.duration("LATEEN_HANDOVER_DRAIN")?.unwrap_or(DEFAULT_HANDOVER_DRAIN),
         socket_mark: Some(args.socket_mark).filter(|mark| *mark != 0),
         cert_ttl: env.duration("SECRET_TTL")?.unwrap_or(Duration::from_secs(24 * 3600)),
         application: application(&env, &node)?,

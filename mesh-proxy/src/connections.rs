@@ -6,6 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -56,6 +58,8 @@ pub enum Closing {
 #[derive(Debug, Default)]
 pub struct Connections {
     entries: RefCell<Slab<Rc<Entry>>>,
+    /// Inbound ones, over the tables of all workers.
+    inbound: Arc<AtomicUsize>,
 }
 
 /// A registered connection; leaves the table when dropped.
@@ -71,6 +75,12 @@ pub struct Registered {
 pub struct Busy(Rc<Entry>);
 
 impl Connections {
+    /// A table that adds its inbound connections to `inbound`.
+    #[must_use]
+    pub fn counting(inbound: Arc<AtomicUsize>) -> Self {
+        Self { inbound, ..Self::default() }
+    }
+
     /// Adds a connection.
     pub fn register(self: &Rc<Self>, listener: Str, direction: Direction) -> Registered {
         let now = Instant::now();
@@ -87,6 +97,9 @@ impl Connections {
             waker: RefCell::new(None),
         });
         let slot = self.entries.borrow_mut().insert(Rc::clone(&entry));
+        if direction == Direction::Inbound {
+            self.inbound.fetch_add(1, Relaxed);
+        }
         Registered { entry, table: Rc::downgrade(self), slot }
     }
 
@@ -121,6 +134,11 @@ impl Connections {
             let timeout = entry.idle_timeout.get();
             !timeout.is_zero() && entry.active.get() == 0 && entry.idle_since.get() + timeout <= now
         });
+    }
+
+    /// Asks connections that have been idle for `limit` to end, whatever their own limit is.
+    pub fn close_rested(&self, now: Instant, limit: Duration) {
+        self.close(Closing::Idle, |entry| entry.active.get() == 0 && entry.idle_since.get() + limit <= now);
     }
 }
 
@@ -193,6 +211,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
             table.entries.borrow_mut().try_remove(self.slot);
+            if self.entry.direction == Direction::Inbound {
+                table.inbound.fetch_sub(1, Relaxed);
+            }
         }
     }
 }
@@ -210,9 +231,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_idle_connections_are_reaped_and_work_lifts_the_mark() {
-        let table = Rc::new(Connections::default());
+        let inbound = Arc::default();
+        let table = Rc::new(Connections::counting(Arc::clone(&inbound)));
         let idle = table.register("a".into(), Direction::Inbound);
         let busy = table.register("b".into(), Direction::Inbound);
+        let outbound = table.register("c".into(), Direction::Outbound);
+        assert_eq!(inbound.load(Relaxed), 2);
         for entry in [&idle, &busy] {
             entry.set_idle_timeout(Duration::from_secs(60));
         }
@@ -226,8 +250,9 @@ mod tests {
         table.close(Closing::Drain, |entry| &*entry.listener == "b");
         table.close(Closing::Idle, |_| true);
         assert_eq!((idle.closing(), busy.closing()), (Some(Closing::Idle), Some(Closing::Drain)));
-        drop((idle, busy));
+        drop((idle, busy, outbound));
         assert!(table.is_empty());
+        assert_eq!(inbound.load(Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,6 +280,21 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         table.reap(Instant::now());
         assert_eq!(entry.closing(), Some(Closing::Drain));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_rested_for_long_is_closed_and_what_works_is_not() {
+        let table = Rc::new(Connections::default());
+        let (resting, working) =
+            (table.register("a".into(), Direction::Inbound), table.register("a".into(), Direction::Outbound));
+        let _busy = working.busy();
+        let limit = Duration::from_secs(60);
+        tokio::time::advance(limit / 2).await;
+        table.close_rested(Instant::now(), limit);
+        assert_eq!(resting.closing(), None);
+        tokio::time::advance(limit / 2).await;
+        table.close_rested(Instant::now(), limit);
+        assert_eq!((resting.closing(), working.closing()), (Some(Closing::Idle), None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use mesh_proxy::agent::commands;
 use mesh_proxy::app;
 use mesh_proxy::args::{Cli, Command, VersionArgs, VersionOutput};
 use mesh_proxy::capture::{self, CaptureError};
+use mesh_proxy::handover::supervise;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -19,6 +20,10 @@ fn main() -> ExitCode {
         // As in Istio's agent, both end with 1: scripts look whether it worked, not at the number.
         Command::Wait(args) => return status(run(commands::wait(&args)), 1),
         Command::Request(args) => return status(run(commands::request_to_stdout(&args)), 1),
+        Command::Supervise => match supervise::run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Version(args) => version(args).map(|text| print(&text)),
     };
     status(result, 2)

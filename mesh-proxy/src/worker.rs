@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use mesh_api::text::Str;
-use mesh_api_rt::listen::ListenerTable;
 use mesh_api_xds::ir::listener::Direction;
 use mesh_proxy_core::health::outlier;
 use mesh_proxy_core::stats::{Workload, exchange};
@@ -21,7 +21,7 @@ use crate::config::store::{Live, Store};
 use crate::conn;
 use crate::connections::{Closing, Connections};
 use crate::http::exchange::Scratch;
-use crate::listeners;
+use crate::listeners::{self, SharedTable};
 use crate::net::accept::{Dispatcher, Inbox, Load};
 use crate::net::sockopt::SocketOptions;
 use crate::telemetry::{Sample, Telemetry};
@@ -36,6 +36,10 @@ const MOST_PARKED: usize = 1024;
 
 /// How long they wait. Longer than a control plane takes to restart; most clients have given up by then.
 const LONGEST_PARKED: Duration = Duration::from_secs(60);
+
+/// How long a connection rests before it is closed, once another process has taken over: above the pause between two requests
+/// of a client that is at work, and what servers commonly allow.
+const RESTED: Duration = Duration::from_secs(60);
 
 /// Scratch areas of requests kept for reuse.
 const KEPT_SCRATCH: usize = 64;
@@ -57,6 +61,8 @@ pub struct Shared {
     pub metadata: Arc<LocalMetadata>,
     /// How far the process has come with stopping.
     pub drain: watch::Sender<DrainPhase>,
+    /// Inbound connections of all workers.
+    pub inbound: Arc<AtomicUsize>,
     /// Listeners that are opened before there is configuration: connections to them wait for it.
     pub early: Vec<(Str, SocketAddr)>,
 }
@@ -89,9 +95,11 @@ impl Default for LocalMetadata {
     }
 }
 
-/// How far stopping has come. It only moves forward.
+/// How far stopping has come. It only moves forward, but for a hand-over that is taken back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainPhase {
+    /// Not serving yet: another process does, with the same sockets.
+    Waiting,
     /// Serving.
     #[default]
     Running,
@@ -101,6 +109,8 @@ pub enum DrainPhase {
     InboundClosed,
     /// All connections end after their next request; new ones are served once.
     All,
+    /// Another process accepts on the sockets. All connections end after their next request, or when they have rested for long.
+    HandedOver,
     /// All connections end now if they rest, and no more are accepted.
     Closed,
     /// All connections end now.
@@ -114,7 +124,7 @@ impl DrainPhase {
         match self {
             Self::Running | Self::Inbound | Self::All => true,
             Self::InboundClosed => direction == Direction::Outbound,
-            Self::Closed | Self::Now => false,
+            Self::Waiting | Self::HandedOver | Self::Closed | Self::Now => false,
         }
     }
 
@@ -122,10 +132,10 @@ impl DrainPhase {
     #[must_use]
     pub fn closing(self, direction: Direction) -> Option<Closing> {
         match self {
-            Self::Running => None,
+            Self::Waiting | Self::Running => None,
             Self::Inbound => (direction == Direction::Inbound).then_some(Closing::Leave),
             Self::InboundClosed => (direction == Direction::Inbound).then_some(Closing::Drain),
-            Self::All => Some(Closing::Leave),
+            Self::All | Self::HandedOver => Some(Closing::Leave),
             Self::Closed => Some(Closing::Drain),
             Self::Now => Some(Closing::Now),
         }
@@ -167,10 +177,11 @@ impl Worker {
     #[must_use]
     pub fn new(id: usize, shared: Arc<Shared>, telemetry: Telemetry) -> Self {
         let live = Rc::new(Live::clone(&shared.store.live()));
+        let connections = Rc::new(Connections::counting(Arc::clone(&shared.inbound)));
         Self {
             id,
             shared,
-            connections: Rc::default(),
+            connections,
             upstreams: Upstreams::default(),
             telemetry,
             live: RefCell::new(live),
@@ -265,6 +276,9 @@ impl Worker {
     fn sweep(&self) {
         let now = Instant::now();
         self.connections.reap(now);
+        if self.drain.get() == DrainPhase::HandedOver {
+            self.connections.close_rested(now, RESTED);
+        }
         self.upstreams.h1.sweep(now);
         self.upstreams.h2.sweep(now);
         self.telemetry.tick(Sample {
@@ -310,7 +324,7 @@ pub fn run(
     shared: &Arc<Shared>,
     telemetry: Telemetry,
     inbox: Inbox,
-    listening: Option<(ListenerTable, Dispatcher)>,
+    listening: Option<(SharedTable, Dispatcher)>,
 ) -> std::io::Result<()> {
     let runtime = mesh_api_rt::runtime::single()?;
     let worker = Rc::new(Worker::new(id, Arc::clone(shared), telemetry));

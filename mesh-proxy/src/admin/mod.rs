@@ -7,6 +7,7 @@ mod clusters;
 mod drain;
 mod dump;
 mod envoy;
+mod handover;
 mod ready;
 mod server_info;
 mod state;
@@ -16,8 +17,8 @@ mod tests;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use http::Method;
@@ -34,6 +35,7 @@ use crate::agent::scrape::{Merged, Targets};
 use crate::agent::shutdown::Event;
 use crate::bootstrap::Bootstrap;
 use crate::capture::own;
+use crate::handover::status::Status;
 use crate::telemetry::Hub;
 use crate::worker::Shared;
 
@@ -54,6 +56,15 @@ pub struct AdminContext {
     pub probers: Probers,
     /// Where the application's metrics are.
     pub targets: Targets,
+    /// How this process came to its sockets, and to whom it gives them.
+    pub handover: Arc<Status>,
+}
+
+/// The interface: its ports can be opened and closed, because at a hand-over another process answers.
+#[derive(Debug)]
+pub struct Desk {
+    admin: Arc<Admin>,
+    running: Mutex<Option<AdminServer>>,
 }
 
 /// Why the interface did not start.
@@ -88,39 +99,87 @@ struct Admin {
     failing: AtomicBool,
 }
 
-/// Starts the interface on the ports that the settings name. A port of 0 is left out.
-///
-/// # Errors
-/// When a port is taken, or the thread cannot be started.
-pub fn start(context: AdminContext, table: &mut ListenerTable) -> Result<AdminServer, AdminError> {
-    let bootstrap = Arc::clone(&context.bootstrap);
-    let admin = Arc::new(Admin::new(context)?);
-    let mut listeners: Vec<(TcpListener, Router)> = Vec::new();
-    let mut open = |purpose, address: SocketAddr, router| {
-        if address.port() != 0 {
-            let socket = table.listen(address).map_err(|source| AdminError::Listen { purpose, source })?;
-            listeners.push((socket, router));
-        }
+impl Desk {
+    /// The interface, with its ports closed.
+    ///
+    /// # Errors
+    /// When two metrics have one name.
+    pub fn new(context: AdminContext) -> Result<Self, AdminError> {
+        Ok(Self { admin: Arc::new(Admin::new(context)?), running: Mutex::default() })
+    }
+
+    /// Makes sure that the ports can be opened; the sockets stay in the table.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn reserve(&self, table: &mut ListenerTable) -> Result<(), AdminError> {
+        self.listen(table).map(drop)
+    }
+
+    /// Answers on the ports that the settings name. A port of 0 is left out.
+    ///
+    /// # Errors
+    /// When a port is taken, or the thread cannot be started.
+    pub fn open(&self, table: &mut ListenerTable) -> Result<(), AdminError> {
+        let listeners = self.listen(table)?;
+        *self.running() = Some(AdminServer::start("admin", listeners).map_err(AdminError::Start)?);
         Ok(())
-    };
-    open("admin", SocketAddr::from(bootstrap.admin), admin.pages())?;
-    let of_pod = [
-        ("status", bootstrap.status_port, Admin::status_pages as fn(&Arc<Admin>) -> Router),
-        ("readiness", bootstrap.readiness_port, Admin::readiness_pages),
-        ("metrics", bootstrap.metrics_port, Admin::metrics_pages),
-    ];
-    let own = bootstrap.node.address;
-    for (purpose, port, pages) in of_pod {
-        open(purpose, SocketAddr::new(any(own.is_ipv4()), port), pages(&admin))?;
-        // The kubelet and Prometheus may ask at either address of a dual stack pod.
-        if bootstrap.node.metadata.addresses.iter().any(|other| other.is_ipv4() != own.is_ipv4())
-            && let Err::<(), AdminError>(error) =
-                open(purpose, SocketAddr::new(any(!own.is_ipv4()), port), pages(&admin))
-        {
-            tracing::warn!(error = %Report::new(&error), "Not served at the pod's second address");
+    }
+
+    /// No longer answers; answers under way are finished, for which it waits up to two seconds. Sockets of the table stay open.
+    pub fn close(&self) {
+        let running = self.running().take();
+        if let Some(running) = running {
+            running.stop();
         }
     }
-    AdminServer::start("admin", listeners).map_err(AdminError::Start)
+
+    /// Whether the proxy may be sent traffic, but for being about to end.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        self.admin.not_ready().is_none()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<AdminServer>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self, table: &mut ListenerTable) -> Result<Vec<(TcpListener, Router)>, AdminError> {
+        let admin = &self.admin;
+        let bootstrap = Arc::clone(&admin.context.bootstrap);
+        let mut listeners: Vec<(TcpListener, Router)> = Vec::new();
+        let mut open = |purpose, address: SocketAddr, router| {
+            if address.port() != 0 {
+                let socket = table.listen(address).map_err(|source| AdminError::Listen { purpose, source })?;
+                listeners.push((socket, router));
+            }
+            Ok(())
+        };
+        open("admin", SocketAddr::from(bootstrap.admin), admin.pages())?;
+        let of_pod = [
+            ("status", bootstrap.status_port, Admin::status_pages as fn(&Arc<Admin>) -> Router),
+            ("readiness", bootstrap.readiness_port, Admin::readiness_pages),
+            ("metrics", bootstrap.metrics_port, Admin::metrics_pages),
+        ];
+        let own = bootstrap.node.address;
+        for (purpose, port, pages) in of_pod {
+            open(purpose, SocketAddr::new(any(own.is_ipv4()), port), pages(admin))?;
+            // The kubelet and Prometheus may ask at either address of a dual stack pod.
+            if bootstrap.node.metadata.addresses.iter().any(|other| other.is_ipv4() != own.is_ipv4())
+                && let Err::<(), AdminError>(error) =
+                    open(purpose, SocketAddr::new(any(!own.is_ipv4()), port), pages(admin))
+            {
+                tracing::warn!(error = %Report::new(&error), "Not served at the pod's second address");
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Addresses of the open ports.
+    #[cfg(test)]
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.running().as_ref().map_or_else(Vec::new, |running| running.addresses().to_vec())
+    }
 }
 
 /// The address that stands for all of a family.
@@ -137,6 +196,7 @@ impl Admin {
         own::register(&mut metrics, context.shared.store.captured.get().copied())?;
         let started = Instant::now();
         state::register(&mut metrics, &context.shared, &context.hub, context.bootstrap.workers, started)?;
+        context.handover.register(&mut metrics)?;
         let counters = metrics.register()?;
         let metrics = metrics.share();
         let local_only = context.bootstrap.application.metrics_local_only;
@@ -155,6 +215,7 @@ impl Admin {
         let router = server_info::pages(router, self);
         let router = dump::pages(router, self);
         let router = drain::pages(router, self);
+        let router = handover::page(router, self);
         ready::page(router, "/ready", self)
     }
 

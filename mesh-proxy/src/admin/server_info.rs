@@ -12,6 +12,7 @@ use x509_parser::prelude::{Pem, X509Certificate};
 use super::Admin;
 use super::clusters::socket_address;
 use super::ready::NotReady;
+use crate::handover::message;
 
 /// Adds the pages.
 pub(super) fn pages(router: Router, admin: &Arc<Admin>) -> Router {
@@ -32,23 +33,25 @@ impl Admin {
             Some(NotReady::Draining) => "DRAINING",
             Some(NotReady::Configuration | NotReady::Certificate | NotReady::Names) => "INITIALIZING",
         };
-        let uptime = format!("{}s", self.started.elapsed().as_secs());
+        let uptime = self.started.elapsed();
+        let handover = &self.context.handover;
         let build = mesh_api_rt::build_info!("mesh-proxy");
         // A hash of at most 40 letters, the version, and words in Envoy's order.
         let profile = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
         json!({
             "version": format!("{}/{}/Clean/{profile}/AWS-LC", build.revision, build.version),
             "state": state,
-            "hot_restart_version": "disabled",
+            "hot_restart_version": format!("lateen.{}", message::VERSION),
             "command_line_options": {
                 "concurrency": bootstrap.workers,
                 "service_cluster": &*node.service_cluster,
                 "service_node": node.id(),
                 "drain_time": format!("{}s", bootstrap.drain.duration.as_secs()),
+                "restart_epoch": handover.generation(),
             },
             "node": self.node(),
-            "uptime_current_epoch": uptime,
-            "uptime_all_epochs": uptime,
+            "uptime_current_epoch": format!("{}s", uptime.as_secs()),
+            "uptime_all_epochs": format!("{}s", handover.since_the_first(SystemTime::now()).max(uptime).as_secs()),
         })
     }
 

@@ -61,6 +61,7 @@ fn mk_bootstrap() -> Bootstrap {
         readiness_port: 15021,
         metrics_port: 15090,
         drain: DrainSettings { duration: Duration::from_secs(5), until_idle: None },
+        handover_drain: Duration::from_secs(900),
         socket_mark: None,
         cert_ttl: Duration::from_secs(3600),
         application: Application::default(),
@@ -78,6 +79,7 @@ fn mk_context() -> (AdminContext, mpsc::Receiver<Event>) {
         identity: identity.clone(),
         metadata: Arc::new(LocalMetadata::default()),
         drain: watch::Sender::new(DrainPhase::Running),
+        inbound: Arc::default(),
         early: Vec::new(),
     });
     let hub = Hub::new(&bootstrap.node, identity, Sinks::start().unwrap());
@@ -90,7 +92,8 @@ fn mk_context() -> (AdminContext, mpsc::Receiver<Event>) {
         socket_mark: None,
     };
     let probers = Probers::parse(None, settings).unwrap();
-    (AdminContext { bootstrap, shared, hub, logs, stop, probers, targets: Targets::default() }, stop_asked)
+    let handover = Arc::new(Status::first());
+    (AdminContext { bootstrap, shared, hub, logs, stop, probers, targets: Targets::default(), handover }, stop_asked)
 }
 
 impl Proxy {
@@ -333,19 +336,30 @@ fn the_interface_listens_where_the_settings_say() {
     let mut bootstrap = (*context.bootstrap).clone();
     bootstrap.metrics_port = 0;
     context.bootstrap = Arc::new(bootstrap);
-    let server = start(context, &mut ListenerTable::seeded(sockets)).unwrap();
+    let mut table = ListenerTable::seeded(sockets);
+    let desk = Desk::new(context).unwrap();
+    desk.open(&mut table).unwrap();
+    let addresses = desk.addresses();
     let ask = |place: usize, path: &str| {
-        let mut stream = TcpStream::connect(server.addresses()[place]).unwrap();
+        let mut stream = TcpStream::connect(addresses[place]).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    assert_eq!(server.addresses().len(), 3);
+    assert_eq!(addresses.len(), 3);
     assert!(ask(0, "/server_info").contains("INITIALIZING"));
     assert!(ask(1, "/stats/prometheus").contains("# TYPE istio_requests_total counter"));
     assert!(ask(1, "/metrics").starts_with("HTTP/1.1 200"));
     assert!(ask(2, "/healthz/ready").starts_with("HTTP/1.1 503"));
     assert!(ask(2, "/config_dump").starts_with("HTTP/1.1 404"));
-    server.stop();
+    // Closed, its sockets still take connections; open again, it answers them.
+    desk.close();
+    let mut waiting = TcpStream::connect(addresses[0]).unwrap();
+    desk.open(&mut table).unwrap();
+    write!(waiting, "GET /server_info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("INITIALIZING"), "{answer}");
+    desk.close();
 }

@@ -1,14 +1,17 @@
 //! In which order the proxy ends: decides, does nothing itself.
 //!
 //! Inbound connections are asked to go elsewhere from the first moment, but both sides stay open: peers learn of the withdrawn
-//! endpoint later than we, and the application may need its outbound connections to finish.
+//! endpoint later than we, and the application may need its outbound connections to finish. An application may be gone long
+//! before its last client has heard of it; then its requests are refused here, in words that send them elsewhere, and a
+//! connection that were cut instead would take one with it.
 //!
 //! | Told by | Then | Ends |
 //! |---|---|---|
 //! | SIGTERM | inbound drains | after `terminationDrainDuration`, or when idle after a minimum where that is asked for |
 //! | SIGINT | inbound drains | as above, or as soon as nothing is connected: somebody waits at a terminal |
 //! | `POST /drain` | inbound drains | not by itself |
-//! | SIGTERM or SIGINT after `/drain` | | at once: the kubelet ends a native sidecar after the application has ended |
+//! | SIGTERM after `/drain` | the kubelet ends a native sidecar after the application has ended | as soon as no client is connected, at the latest after `terminationDrainDuration` |
+//! | SIGINT after `/drain` | | at once |
 //! | a second signal, `POST /quitquitquit` | | at once |
 
 use std::fmt;
@@ -47,7 +50,7 @@ pub enum Action {
 pub enum Why {
     /// It was asked to, at once.
     Asked,
-    /// A signal came after `/drain`.
+    /// A signal came after `/drain`, and no client is left.
     Drained,
     /// A second signal came.
     SecondSignal,
@@ -61,11 +64,22 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Asked => "it was asked to end at once",
-            Self::Drained => "it was told to end after it had drained",
+            Self::Drained => "it was told to end after it had drained, and no client is left",
             Self::SecondSignal => "a second signal came",
             Self::Elapsed => "the time to drain is over",
             Self::Idle => "no connection is left",
         })
+    }
+}
+
+impl Why {
+    /// Whether requests under way may end first. Who asked for an end at once does not wait for them.
+    #[must_use]
+    pub const fn lets_requests_end(self) -> bool {
+        match self {
+            Self::Asked | Self::SecondSignal => false,
+            Self::Drained | Self::Elapsed | Self::Idle => true,
+        }
     }
 }
 
@@ -79,9 +93,29 @@ enum Stage {
     Ending {
         /// When it came.
         since: Instant,
-        /// It ends early when nothing is connected.
-        when_idle: bool,
+        /// What ends it early.
+        early: Early,
     },
+}
+
+/// What ends a process before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Early {
+    /// Nothing.
+    No,
+    /// That nothing is connected.
+    Unconnected,
+    /// That no client is connected.
+    NoClient,
+}
+
+/// Connections that are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// All of them.
+    pub all: usize,
+    /// Those of clients: at a gateway all, beside an application those to it.
+    pub clients: usize,
 }
 
 /// The end of a process.
@@ -109,24 +143,37 @@ impl Ending {
             }
             (Event::Drain, Stage::Draining | Stage::Ending { .. }) => Action::Nothing,
             (Event::Terminate | Event::Interrupt, Stage::Serving) => {
-                self.stage = Stage::Ending { since: now, when_idle: event == Event::Interrupt };
+                let early = if event == Event::Interrupt { Early::Unconnected } else { Early::No };
+                self.stage = Stage::Ending { since: now, early };
                 Action::Drain
             }
-            (Event::Terminate | Event::Interrupt, Stage::Draining) => Action::Exit(Why::Drained),
+            (Event::Terminate, Stage::Draining) => {
+                self.stage = Stage::Ending { since: now, early: Early::NoClient };
+                Action::Nothing
+            }
+            (Event::Interrupt, Stage::Draining) => Action::Exit(Why::Drained),
+            (Event::Terminate | Event::Interrupt, Stage::Ending { since, .. })
+                if now.saturating_duration_since(since) < ONE_SIGNAL =>
+            {
+                Action::Nothing
+            }
             (Event::Terminate | Event::Interrupt, Stage::Ending { .. }) => Action::Exit(Why::SecondSignal),
         }
     }
 
-    /// Whether it ends now that this many connections are open.
+    /// Whether it ends now that these connections are open.
     #[must_use]
-    pub fn check(&self, now: Instant, connections: usize) -> Option<Why> {
-        let Stage::Ending { since, when_idle } = self.stage else { return None };
+    pub fn check(&self, now: Instant, open: Open) -> Option<Why> {
+        let Stage::Ending { since, early } = self.stage else { return None };
         let elapsed = now.saturating_duration_since(since);
-        let is_idle = connections == 0;
-        match self.settings.until_idle {
-            _ if when_idle && is_idle => Some(Why::Idle),
-            Some(minimum) => (elapsed >= minimum && is_idle).then_some(Why::Idle),
-            None => (elapsed >= self.settings.duration).then_some(Why::Elapsed),
+        let is_idle = open.all == 0;
+        match (early, self.settings.until_idle) {
+            (Early::Unconnected, _) if is_idle => Some(Why::Idle),
+            (Early::NoClient, _) if open.clients == 0 => Some(Why::Drained),
+            // The application is gone: to wait for a client that stays would serve nobody.
+            (Early::NoClient, _) => (elapsed >= self.settings.duration).then_some(Why::Elapsed),
+            (_, Some(minimum)) => (elapsed >= minimum && is_idle).then_some(Why::Idle),
+            (_, None) => (elapsed >= self.settings.duration).then_some(Why::Elapsed),
         }
     }
 
@@ -136,6 +183,10 @@ impl Ending {
         matches!(self.stage, Stage::Ending { .. })
     }
 }
+
+/// Signals within this time are one: a terminal and a service manager tell all processes of a group, and a process passes the
+/// signal on to its successor.
+const ONE_SIGNAL: Duration = Duration::from_millis(250);
 
 /// How often [`Ending::check`] is asked while the process ends.
 pub const CHECK: Duration = Duration::from_millis(50);
@@ -150,23 +201,27 @@ mod tests {
         Ending::new(DrainSettings { duration: 5 * SECOND, until_idle })
     }
 
+    const fn mk_open(all: usize, clients: usize) -> Open {
+        Open { all, clients }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn sigterm_serves_on_for_the_whole_time_even_with_no_connection() {
         let (mut ending, start) = (mk_ending(None), Instant::now());
-        assert_eq!(ending.check(start, 0), None);
+        assert_eq!(ending.check(start, mk_open(0, 0)), None);
         assert_eq!(ending.on(Event::Terminate, start), Action::Drain);
-        assert_eq!(ending.check(start + 4 * SECOND, 0), None);
-        assert_eq!(ending.check(start + 5 * SECOND, 3), Some(Why::Elapsed));
+        assert_eq!(ending.check(start + 4 * SECOND, mk_open(0, 0)), None);
+        assert_eq!(ending.check(start + 5 * SECOND, mk_open(3, 0)), Some(Why::Elapsed));
     }
 
     #[tokio::test(start_paused = true)]
     async fn until_idle_waits_for_the_minimum_then_for_the_last_connection() {
         let (mut ending, start) = (mk_ending(Some(3 * SECOND)), Instant::now());
         assert_eq!(ending.on(Event::Terminate, start), Action::Drain);
-        assert_eq!(ending.check(start + 2 * SECOND, 0), None);
-        assert_eq!(ending.check(start + 3 * SECOND, 1), None);
-        assert_eq!(ending.check(start + 300 * SECOND, 1), None);
-        assert_eq!(ending.check(start + 300 * SECOND, 0), Some(Why::Idle));
+        assert_eq!(ending.check(start + 2 * SECOND, mk_open(0, 0)), None);
+        assert_eq!(ending.check(start + 3 * SECOND, mk_open(1, 0)), None);
+        assert_eq!(ending.check(start + 300 * SECOND, mk_open(1, 0)), None);
+        assert_eq!(ending.check(start + 300 * SECOND, mk_open(0, 0)), Some(Why::Idle));
     }
 
     #[tokio::test(start_paused = true)]
@@ -175,17 +230,33 @@ mod tests {
         assert_eq!(ending.on(Event::Drain, start), Action::Drain);
         assert_eq!(ending.on(Event::Drain, start), Action::Nothing);
         assert!(!ending.is_ending());
-        assert_eq!(ending.check(start + 3600 * SECOND, 0), None);
-        assert_eq!(ending.on(Event::Terminate, start + 3600 * SECOND), Action::Exit(Why::Drained));
+        assert_eq!(ending.check(start + 3600 * SECOND, mk_open(0, 0)), None);
+        let told = start + 3600 * SECOND;
+        assert_eq!(ending.on(Event::Terminate, told), Action::Nothing);
+        assert_eq!(ending.check(told, mk_open(2, 0)), Some(Why::Drained), "a Job's proxy does not outlive it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_its_application_it_refuses_until_the_last_client_has_gone() {
+        for until_idle in [None, Some(SECOND)] {
+            let (mut ending, start) = (mk_ending(until_idle), Instant::now());
+            assert_eq!(ending.on(Event::Drain, start), Action::Drain);
+            assert_eq!(ending.on(Event::Terminate, start + SECOND), Action::Nothing);
+            assert_eq!(ending.check(start + 2 * SECOND, mk_open(3, 1)), None);
+            assert_eq!(ending.check(start + 2 * SECOND, mk_open(2, 0)), Some(Why::Drained));
+            assert_eq!(ending.check(start + 6 * SECOND, mk_open(3, 1)), Some(Why::Elapsed));
+            assert_eq!(ending.on(Event::Terminate, start + 2 * SECOND), Action::Exit(Why::SecondSignal));
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn somebody_at_a_terminal_does_not_wait_for_nothing() {
         let (mut ending, start) = (mk_ending(None), Instant::now());
         assert_eq!(ending.on(Event::Interrupt, start), Action::Drain);
-        assert_eq!(ending.check(start, 1), None);
-        assert_eq!(ending.check(start, 0), Some(Why::Idle));
-        assert_eq!(ending.on(Event::Interrupt, start), Action::Exit(Why::SecondSignal));
+        assert_eq!(ending.check(start, mk_open(1, 0)), None);
+        assert_eq!(ending.check(start, mk_open(0, 0)), Some(Why::Idle));
+        assert_eq!(ending.on(Event::Interrupt, start), Action::Nothing);
+        assert_eq!(ending.on(Event::Interrupt, start + SECOND), Action::Exit(Why::SecondSignal));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! The server that captured look-ups arrive at.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use mesh_proxy_core::dns::message::{Query, Rcode, Unreadable, refusal};
 use mesh_proxy_core::dns::table::Found;
 use rand::seq::SliceRandom as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::Names;
 use super::settings::DnsSettings;
 use super::upstream::{self, MAX_UDP_BYTES, Transport};
 use crate::net::sockopt::set_mark;
+use crate::worker::DrainPhase;
 
 /// How long answers of ours may be kept, in seconds: short, so that the newest address is used soon (Istio: 30).
 const TTL_SECONDS: u32 = 30;
@@ -55,24 +56,27 @@ pub enum ServeError {
     Start(#[source] io::Error),
 }
 
-/// Open sockets.
-#[derive(Debug)]
+/// Open sockets, by the addresses that settings call them by.
+#[derive(Debug, Default)]
 pub struct Sockets {
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
+    /// For queries in datagrams.
+    pub udp: Vec<(SocketAddr, StdUdpSocket)>,
+    /// For queries over connections.
+    pub tcp: Vec<(SocketAddr, StdTcpListener)>,
 }
 
 impl Sockets {
-    /// Listens on all addresses; one that the machine does not have is left out.
+    /// Listens on all addresses; one that the machine does not have is left out. Those that were handed over are used as they
+    /// are.
     ///
     /// # Errors
     /// When an address is taken, or none is the machine's.
-    pub async fn open(settings: &DnsSettings) -> Result<Self, ServeError> {
+    pub fn open(settings: &DnsSettings, mut handed: Self) -> Result<Self, ServeError> {
         let addresses = &settings.addresses;
-        let mut sockets = Self { udp: Vec::new(), tcp: Vec::new() };
+        let mut sockets = Self::default();
         for &address in addresses {
             let failed = |transport| move |source| ServeError::Listen { address, transport, source };
-            let udp = match UdpSocket::bind(address).await {
+            let udp = match take(&mut handed.udp, address).map_or_else(|| StdUdpSocket::bind(address), Ok) {
                 Err(error) if is_absent(&error) => {
                     tracing::debug!(%address, "Look-ups of names are not served at an address that is not here");
                     continue;
@@ -83,17 +87,33 @@ impl Sockets {
             if let Some(mark) = settings.mark {
                 set_mark(&udp, mark).map_err(io::Error::other).map_err(failed(Transport::Udp))?;
             }
-            sockets.udp.push(udp);
-            sockets.tcp.push(TcpListener::bind(address).await.map_err(failed(Transport::Tcp))?);
+            udp.set_nonblocking(true).map_err(failed(Transport::Udp))?;
+            let tcp = take(&mut handed.tcp, address).map_or_else(|| StdTcpListener::bind(address), Ok);
+            let tcp = tcp.map_err(failed(Transport::Tcp))?;
+            tcp.set_nonblocking(true).map_err(failed(Transport::Tcp))?;
+            sockets.udp.push((address, udp));
+            sockets.tcp.push((address, tcp));
         }
         if sockets.udp.is_empty() { Err(ServeError::NoAddress(addresses.clone())) } else { Ok(sockets) }
+    }
+
+    /// Further handles of the same sockets.
+    fn duplicate(&self) -> io::Result<Self> {
+        let udp = self.udp.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?)));
+        let tcp = self.tcp.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?)));
+        Ok(Self { udp: udp.collect::<io::Result<_>>()?, tcp: tcp.collect::<io::Result<_>>()? })
     }
 
     /// The first address, for tests that let the system choose.
     #[cfg(test)]
     pub(super) fn address(&self) -> (SocketAddr, SocketAddr) {
-        (self.udp[0].local_addr().unwrap(), self.tcp[0].local_addr().unwrap())
+        (self.udp[0].1.local_addr().unwrap(), self.tcp[0].1.local_addr().unwrap())
     }
+}
+
+fn take<T>(sockets: &mut Vec<(SocketAddr, T)>, address: SocketAddr) -> Option<T> {
+    let at = sockets.iter().position(|(of, _)| *of == address)?;
+    Some(sockets.swap_remove(at).1)
 }
 
 /// No such address, or no such family.
@@ -101,29 +121,73 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
-/// Starts the server on a thread of its own, which lives as long as the process.
+/// The sockets of this process, until another has them.
+#[derive(Debug, Default)]
+pub struct Held(Mutex<Option<Sockets>>);
+
+impl Held {
+    /// Keeps open sockets.
+    #[must_use]
+    pub fn new(sockets: Sockets) -> Self {
+        Self(Mutex::new(Some(sockets)))
+    }
+
+    /// Further handles of them; none once they were let go.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn duplicate(&self) -> io::Result<Sockets> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map_or_else(|| Ok(Sockets::default()), Sockets::duplicate)
+    }
+
+    /// Closes them here.
+    pub fn let_go(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Starts the server on a thread of its own, which lives as long as the process and serves while its process is one that does.
 ///
 /// # Errors
 /// See [`ServeError`].
-pub fn start(settings: DnsSettings, names: Arc<Names>) -> Result<(), ServeError> {
-    let (opened, result) = std::sync::mpsc::sync_channel(1);
-    let body = move || {
-        let runtime = match mesh_api_rt::runtime::single() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(opened.send(Err(ServeError::Start(error)))),
-        };
-        runtime.block_on(async {
-            match Sockets::open(&settings).await {
-                Ok(sockets) => {
-                    let _ = opened.send(Ok(()));
-                    serve(sockets, Server::new(settings, names)).await;
+pub fn start(
+    settings: DnsSettings,
+    names: Arc<Names>,
+    held: Arc<Held>,
+    mut phases: watch::Receiver<DrainPhase>,
+) -> Result<(), ServeError> {
+    let runtime = mesh_api_rt::runtime::single().map_err(ServeError::Start)?;
+    let server = Server::new(settings, names);
+    let body = async move {
+        while phases.wait_for(|phase| serves(*phase)).await.is_ok() {
+            let sockets = match held.duplicate() {
+                Ok(sockets) if sockets.udp.is_empty() => return,
+                Ok(sockets) => sockets,
+                Err(error) => {
+                    tracing::error!(%error, "Look-ups of names cannot be served");
+                    return;
                 }
-                Err(error) => drop(opened.send(Err(error))),
+            };
+            tokio::select! {
+                ended = serve(sockets, Arc::clone(&server)) => match ended {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "Look-ups of names cannot be served");
+                        return;
+                    }
+                },
+                _ = phases.wait_for(|phase| !serves(*phase)) => {}
             }
-        });
+        }
     };
-    thread::Builder::new().name("dns".to_owned()).spawn(body).map_err(ServeError::Start)?;
-    result.recv().map_err(|_| ServeError::Start(io::ErrorKind::BrokenPipe.into()))?
+    let thread = thread::Builder::new().name("dns".to_owned());
+    thread.spawn(move || runtime.block_on(body)).map(drop).map_err(ServeError::Start)
+}
+
+/// Whether look-ups are answered here: to the end of the process, unless another has taken over.
+fn serves(phase: DrainPhase) -> bool {
+    !matches!(phase, DrainPhase::Waiting | DrainPhase::HandedOver)
 }
 
 /// What all look-ups share.
@@ -204,16 +268,20 @@ fn limit(query: &Query, transport: Transport) -> usize {
 }
 
 /// Serves until dropped.
-pub async fn serve(sockets: Sockets, server: Arc<Server>) {
+///
+/// # Errors
+/// When a socket cannot be watched.
+pub async fn serve(sockets: Sockets, server: Arc<Server>) -> io::Result<()> {
     // Held by the tasks' owner only: dropping it ends them.
     let mut tasks = tokio::task::JoinSet::new();
-    for socket in sockets.udp {
-        tasks.spawn(serve_udp(Arc::new(socket), Arc::clone(&server)));
+    for (_, socket) in sockets.udp {
+        tasks.spawn(serve_udp(Arc::new(UdpSocket::from_std(socket)?), Arc::clone(&server)));
     }
-    for listener in sockets.tcp {
-        tasks.spawn(serve_tcp(listener, Arc::clone(&server)));
+    for (_, listener) in sockets.tcp {
+        tasks.spawn(serve_tcp(TcpListener::from_std(listener)?, Arc::clone(&server)));
     }
     while tasks.join_next().await.is_some() {}
+    Ok(())
 }
 
 async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {

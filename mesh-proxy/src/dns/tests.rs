@@ -26,7 +26,7 @@ impl Bed {
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
         let resolv = ResolvConf { servers, search: Vec::new() };
         let settings = DnsSettings { addresses, resolv, parallel, mark: None };
-        let sockets = Sockets::open(&settings).await.unwrap();
+        let sockets = Sockets::open(&settings, Sockets::default()).unwrap();
         let (udp, tcp) = sockets.address();
         tokio::spawn(serve(sockets, Server::new(settings, Arc::clone(&names))));
         Self { udp, tcp, names }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mesh_api::text::Str;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Connections that wait for a worker to pick them up; beyond it they wait in the kernel's queue.
 const HANDOVER_QUEUE: usize = 1024;
@@ -97,16 +97,26 @@ impl Dispatcher {
     }
 }
 
-/// Accepts on `socket` until the task is dropped.
+/// Accepts on `socket` until `stop` is told or dropped: only between two connections, so that none is accepted and lost.
 ///
 /// # Errors
 /// When the socket cannot be watched; never for a failed accept.
-pub async fn accept_loop(socket: StdListener, listener: Str, dispatcher: Dispatcher) -> io::Result<()> {
+pub async fn accept_loop(
+    socket: StdListener,
+    listener: Str,
+    dispatcher: Dispatcher,
+    mut stop: oneshot::Receiver<()>,
+) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let socket = TcpListener::from_std(socket)?;
     let mut exhausted = false;
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut stop => return Ok(()),
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 exhausted = false;
                 match stream.into_std() {
@@ -136,6 +146,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use std::net::{SocketAddr, TcpListener as StdListener, TcpStream};
 
+    use tokio::sync::oneshot;
+
     use super::{Dispatcher, Load, accept_loop};
 
     #[tokio::test]
@@ -143,7 +155,8 @@ mod tests {
         let socket = StdListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = socket.local_addr().unwrap();
         let (dispatcher, mut inboxes) = Dispatcher::new(2);
-        let loop_task = tokio::spawn(accept_loop(socket, "test".into(), dispatcher.clone()));
+        let (stop, stopped) = oneshot::channel();
+        let loop_task = tokio::spawn(accept_loop(socket, "test".into(), dispatcher.clone(), stopped));
         let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
         let mut held = Vec::new();
         for inbox in &mut inboxes {
@@ -155,7 +168,7 @@ mod tests {
         assert_eq!(dispatcher.load(), 4);
         drop(held);
         assert_eq!(dispatcher.load(), 0);
-        drop(clients);
-        loop_task.abort();
+        drop((clients, stop));
+        loop_task.await.unwrap().unwrap();
     }
 }

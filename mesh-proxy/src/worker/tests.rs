@@ -3,6 +3,7 @@
 use std::net::TcpListener as StdListener;
 use std::thread;
 
+use mesh_api_rt::listen::ListenerTable;
 use mesh_api_rt::metrics::{Format, Metrics};
 use mesh_api_xds::ir::Resource;
 use mesh_api_xds::ir::chain::{Chain, Serve};
@@ -46,6 +47,7 @@ impl Running {
             identity: Str::empty(),
             metadata: Arc::default(),
             drain: watch::Sender::new(DrainPhase::Running),
+            inbound: Arc::default(),
             early: Vec::new(),
         });
         let mut listener = mk_listener("listener", address);
@@ -62,7 +64,7 @@ impl Running {
         let (dispatcher, mut inboxes) = Dispatcher::new(1);
         let inbox = inboxes.remove(0);
         let (of_thread, hub_of_thread) = (Arc::clone(&shared), hub.clone());
-        let table = ListenerTable::seeded([(address, socket)]);
+        let table = listeners::shared(ListenerTable::seeded([(address, socket)]));
         let body = move || run(0, &of_thread, hub_of_thread.worker(), inbox, Some((table, dispatcher))).unwrap();
         Self { shared, hub, address, thread: Some(thread::spawn(body)) }
     }

@@ -26,6 +26,7 @@ use mesh_api_xds::ir::route::{
 use mesh_api_xds::ir::{Origin, Resource};
 use mesh_api_xds::node::{NodeInfo, NodeMetadata, ProxyKind};
 use mesh_proxy::config::store::Store;
+use mesh_proxy::listeners;
 use mesh_proxy::net::accept::Dispatcher;
 use mesh_proxy::telemetry::access_log::Sinks;
 use mesh_proxy::telemetry::{Hub, Telemetry};
@@ -79,6 +80,7 @@ impl Proxy {
             identity: Str::from("spiffe://cluster.local/ns/default/sa/test"),
             metadata: Arc::new(LocalMetadata::new("test", workload())),
             drain: watch::Sender::new(DrainPhase::Running),
+            inbound: Arc::default(),
             early,
         });
         let hub = hub();
@@ -87,7 +89,7 @@ impl Proxy {
             proxy.apply(resources);
         }
         let (dispatcher, mut inboxes) = Dispatcher::new(1);
-        let table = ListenerTable::seeded([(address, socket)]);
+        let table = listeners::shared(ListenerTable::seeded([(address, socket)]));
         let inbox = inboxes.remove(0);
         let thread = thread::spawn(move || {
             first();

@@ -8,7 +8,9 @@ use mesh_proxy::dns::Names;
 use mesh_proxy::dns::resolv::ResolvConf;
 use mesh_proxy::dns::server;
 use mesh_proxy::dns::settings::DnsSettings;
+use mesh_proxy::worker::DrainPhase;
 use mesh_proxy_core::dns::table::Place;
+use tokio::sync::watch;
 
 use crate::capture;
 use crate::world::{self, NEIGHBOUR, Neighbour};
@@ -36,7 +38,9 @@ pub fn names_of_the_mesh_are_answered_and_others_passed_on() {
         parallel: false,
         mark: Some(1337),
     };
-    server::start(settings, Arc::clone(&names)).unwrap();
+    let held = server::Held::new(server::Sockets::open(&settings, server::Sockets::default()).unwrap());
+    let phases = watch::Sender::new(DrainPhase::Running);
+    server::start(settings, Arc::clone(&names), Arc::new(held), phases.subscribe()).unwrap();
     let workload = world::udp("0.0.0.0:0", None);
     let mut buffer = [0; 512];
     workload.send_to(&query("web"), name_server).unwrap();
