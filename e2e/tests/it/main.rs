@@ -7,6 +7,7 @@ mod cluster;
 mod control;
 mod envoy;
 mod goldens;
+mod handover;
 mod interop;
 mod netns;
 mod peers_analyze;

@@ -4,6 +4,7 @@
 
 mod budgets;
 mod counting;
+mod handover;
 mod http1;
 mod http2;
 mod lifecycle;
