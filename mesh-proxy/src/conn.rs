@@ -57,6 +57,14 @@ pub struct Connection {
     pub direction: Direction,
 }
 
+impl Connection {
+    /// Whether a proxy of the mesh is the client, as its certificate shows, of the workload beside this proxy.
+    #[must_use]
+    pub fn is_of_mesh(&self) -> bool {
+        self.direction == Direction::Inbound && self.facts.peer.as_ref().is_some_and(|peer| peer.is_workload())
+    }
+}
+
 /// TLS of a connection; empty in plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Secured {

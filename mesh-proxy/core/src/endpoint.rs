@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::{EndpointTls, Health, Locality, WorkloadRef};
@@ -16,6 +16,9 @@ use mesh_api_xds::ir::endpoint::{EndpointTls, Health, Locality, WorkloadRef};
 /// original destination goes by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(u64);
+
+/// This bit keeps the identity of an original destination apart from the counted ones.
+const ORIGINAL: u64 = 1 << 63;
 
 /// One upstream address of one cluster.
 #[derive(Clone)]
@@ -56,6 +59,18 @@ pub struct Live {
     pub(crate) ejections: AtomicU32,
 }
 
+/// Tells of an endpoint whether any plan still has it. A connection that rests for one that is gone waits for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Option<Weak<Live>>);
+
+impl Watch {
+    /// Whether no plan has the endpoint any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.as_ref().is_some_and(|live| live.strong_count() == 0)
+    }
+}
+
 /// A request in flight on an endpoint; counts until dropped.
 #[must_use = "the request counts only while this lives"]
 pub struct InFlight(Arc<Endpoint>);
@@ -83,8 +98,7 @@ impl Endpoint {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
         address.hash(&mut hasher);
-        // The top bit keeps it apart from the counted ids.
-        let id = EndpointId(hasher.finish() | 1 << 63);
+        let id = EndpointId(hasher.finish() | ORIGINAL);
         Self { live: Arc::new(Live { id, ..Live::new() }), ..Self::new(address) }
     }
 
@@ -99,6 +113,12 @@ impl Endpoint {
     #[must_use]
     pub fn id(&self) -> EndpointId {
         self.live.id
+    }
+
+    /// What tells when it is gone. An original destination is in no plan, and never goes.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch((self.live.id.0 & ORIGINAL == 0).then(|| Arc::downgrade(&self.live)))
     }
 
     /// Requests in flight over all workers.
@@ -212,6 +232,20 @@ mod tests {
         assert!(!new.same_settings(&old));
         drop(guard);
         assert_eq!(new.active(), 0);
+    }
+
+    #[test]
+    fn an_endpoint_is_gone_when_no_plan_and_no_request_has_it() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 80));
+        let old = Arc::new(Endpoint::new(address));
+        let watch = old.watch();
+        let new = Endpoint { weight: 5, ..Endpoint::new(address) }.carry(&old);
+        drop(old);
+        assert!(!watch.is_gone(), "the next plan has it");
+        drop(new);
+        assert!(watch.is_gone());
+        assert!(!Endpoint::original(address).watch().is_gone());
+        assert!(!Watch::default().is_gone());
     }
 
     #[test]

@@ -58,6 +58,14 @@ pub struct RequestFacts<'a> {
     pub client: SocketAddr,
 }
 
+impl Peer {
+    /// Whether it has an identity of the mesh: a SPIFFE id. What its issuer vouches for is checked by the handshake.
+    #[must_use]
+    pub fn is_workload(&self) -> bool {
+        self.uris.first().is_some_and(|uri| uri.starts_with("spiffe://"))
+    }
+}
+
 impl ConnFacts {
     /// A plaintext connection from `source` to `destination` of which nothing else is known.
     #[must_use]

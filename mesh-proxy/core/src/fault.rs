@@ -284,8 +284,9 @@ fault_kinds! {
         "Look at the workload's log at this time.";
     3010 UpstreamRefusedStream: Upstream, Unprocessed, Some(Flag::UpstreamReset);
         503, Reset("remote refused stream reset"), "upstream_reset_before_response_started";
-        "The destination refused the stream without processing it, as a draining server does.";
-        "Harmless when retried.";
+        "The destination refused the stream without processing it, as a draining server does, or a proxy whose application \
+         cannot be reached.";
+        "Harmless when retried; where it stays, check that the workload listens on the port that the Service targets.";
     3011 UpstreamProtocol: Upstream, IfIdempotent, Some(Flag::UpstreamProtocol);
         502, Reset("protocol error"), "upstream_reset_before_response_started";
         "The destination's response is not valid HTTP.";
@@ -382,6 +383,10 @@ fault_kinds! {
         503, Reset("local reset"), "upstream_reset_before_response_started";
         "The proxy gave up its stream to the destination.";
         "Look at the proxy's log at this time.";
+    9003 Leaving: Internal, Unprocessed, None;
+        503, Text("the connection is about to close"), "connection_leaving";
+        "The proxy closed a connection that rested, just as its client may have sent a request; nothing of it was read.";
+        "Harmless: a proxy of the mesh sends it again, if its route has retries.";
 }
 
 /// A failure that happened: its kind and what the table cannot know.
@@ -399,6 +404,8 @@ pub struct Fault {
     pub retried: bool,
     /// Whether the retries allowed were used up; adds `URX`.
     pub exhausted: bool,
+    /// Whether the request may be sent again whatever its policy: nothing of it was processed, or it may be twice.
+    pub resend: bool,
 }
 
 /// A code as text: `LTN-1001`.
@@ -409,7 +416,7 @@ impl Fault {
     /// A fault of this kind.
     #[must_use]
     pub fn new(kind: FaultKind) -> Self {
-        Self { kind, status: None, grpc_status: None, detail: None, retried: false, exhausted: false }
+        Self { kind, status: None, grpc_status: None, detail: None, retried: false, exhausted: false, resend: false }
     }
 
     /// The fault with its particular.

@@ -218,7 +218,8 @@ async fn attempt(
         Waited::Started(started) => {
             scratch.record.response_began(Instant::now());
             forwarding.report(&endpoint, Seen::Status(scratch.response.status()));
-            if let Some(pause) = retries.after_response(forwarding, &scratch.response, sent) {
+            let by_mesh = call.peer().is_some_and(|peer| peer.is_workload());
+            if let Some(pause) = retries.after_response(forwarding, &scratch.response, sent, by_mesh) {
                 return Tried::Again(pause);
             }
             Tried::Started(Box::new(call), started, endpoint)
@@ -294,7 +295,7 @@ async fn begin(
         .in_name_of(forwarding.connection.facts.source.ip(), worker.shared.client_mark);
     drop(live);
     if protocol == Protocol::Http1 {
-        let pooled = take_h1(forwarding, &key, fresh).await?;
+        let pooled = take_h1(forwarding, &key, endpoint, fresh).await?;
         scratch.record.upstream_local = pooled.local;
         return Ok(Call::begin_h1(pooled, key, &scratch.request, forwarding.follows, forwarding.switch));
     }
@@ -303,7 +304,12 @@ async fn begin(
         requests: settings.http.max_requests_per_connection,
         idle: settings.http.idle_timeout,
     };
-    let slot = worker.upstreams.h2.slot(&key, limits, || open(forwarding, &key)).await.map_err(Opening::into_fault)?;
+    let slot = worker
+        .upstreams
+        .h2
+        .slot(&key, endpoint, limits, || open(forwarding, &key))
+        .await
+        .map_err(Opening::into_fault)?;
     let scheme = if key.tls.is_some() { "https" } else { "http" };
     let ended = forwarding.follows == Follows::Nothing;
     let call =
@@ -311,7 +317,12 @@ async fn begin(
     Ok(Call::H2 { slot, call })
 }
 
-async fn take_h1(forwarding: &Forwarding<'_>, key: &Rc<PoolKey>, fresh: bool) -> Result<Pooled, Fault> {
+async fn take_h1(
+    forwarding: &Forwarding<'_>,
+    key: &Rc<PoolKey>,
+    endpoint: &Endpoint,
+    fresh: bool,
+) -> Result<Pooled, Fault> {
     let worker = forwarding.worker;
     if !fresh && let Some(pooled) = worker.upstreams.h1.take(key, Instant::now()) {
         worker.telemetry.pool_reused();
@@ -322,7 +333,8 @@ async fn take_h1(forwarding: &Forwarding<'_>, key: &Rc<PoolKey>, fresh: bool) ->
     let now = Instant::now();
     let local = stream.addresses().map(|(local, _)| local);
     let wire = super::h1::Wire::new(stream, super::serve::response_limits(), crate::buffers::ByteQueue::default());
-    Ok(Pooled { wire, peer, local, requests: 0, opened: now, rested: now, expires: None, permit })
+    let endpoint = endpoint.watch();
+    Ok(Pooled { wire, peer, local, requests: 0, opened: now, rested: now, expires: None, permit, endpoint })
 }
 
 /// Why a connection could not be had.

@@ -103,6 +103,15 @@ impl Downstream<'_> {
         }
     }
 
+    /// Refuses an HTTP/2 stream: nothing of it was processed (RFC 9113 section 8.7). False where HTTP/1.1 needs an answer.
+    pub fn refuse(&mut self) -> bool {
+        let Self::H2 { respond, .. } = self else { return false };
+        if let Some(mut respond) = respond.take() {
+            respond.send_reset(::h2::Reason::REFUSED_STREAM);
+        }
+        true
+    }
+
     /// Queues the response's head.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ use super::call::Call;
 use super::downstream::Downstream;
 use super::event::Broken;
 use super::prepare;
+use super::reply::Says;
 use super::transfer::Progress;
 use crate::config::store::Live;
 use crate::conn::Connection;
@@ -317,7 +318,8 @@ async fn finish(
         Ok(Delivered::Complete) => after_complete(scratch, down),
         Ok(Delivered::Switched(call)) => After::Tunnel(call),
         Err(Stop::Reply(reply)) => {
-            let sent = super::reply::send(http.map(|http| &**http), *reply, scratch, down).await;
+            let says = says(connection, &reply);
+            let sent = super::reply::send(http.map(|http| &**http), *reply, says, scratch, down).await;
             if sent.is_err() { After::Close } else { after_complete(scratch, down) }
         }
         Err(Stop::Cut(fault)) => {
@@ -336,6 +338,14 @@ async fn finish(
         worker.telemetry.http_finished(connection, http, scratch);
     }
     after
+}
+
+/// A proxy of the mesh is told that it may send the request again; nobody else is asked to.
+fn says(connection: &Connection, reply: &Reply) -> Says {
+    match reply {
+        Reply::Fault(fault) if fault.resend && connection.is_of_mesh() => Says::SendAgain,
+        Reply::Fault(_) | Reply::Answer(_) => Says::Final,
+    }
 }
 
 fn cut(down: &mut Downstream<'_>) {

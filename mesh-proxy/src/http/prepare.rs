@@ -161,6 +161,8 @@ pub fn client_response(
     let upgrade = if switched { KeepUpgrade::Yes } else { KeepUpgrade::No };
     let failed = |_| Stop::from(Fault::new(FaultKind::ResponseTooLarge));
     hop::strip(response, upgrade).map_err(failed)?;
+    // From a peer it was said to this proxy; from an application it is a lie.
+    response.remove(KnownName::XMeshResend);
     for filter in routed.http.filters.iter().rev() {
         match filter {
             FilterPlan::PeerMetadata(PeerMetadata::Server) => {

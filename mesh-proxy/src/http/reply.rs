@@ -6,19 +6,31 @@ use mesh_proxy_core::head::known::KnownName;
 use mesh_proxy_core::head::{FieldError, Head, Kind, Method};
 use mesh_proxy_core::plan::listener::HttpPlan;
 use mesh_proxy_core::reply::reply_for;
+use mesh_proxy_core::retry::resend;
 
 use super::downstream::{Downstream, Follows};
 use super::event::Broken;
 use super::exchange::{Scratch, is_grpc};
 use super::prepare;
 
-/// Sends an answer instead of an upstream's response.
+/// What an answer says of sending the request again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing.
+    Final,
+    /// It is safe: see `mesh_proxy_core::retry::resend`.
+    SendAgain,
+}
+
+/// Sends an answer instead of an upstream's response. Where it is to be sent again, HTTP/2 has no answer but a reset of the
+/// stream, which every client understands.
 ///
 /// # Errors
 /// When the client is gone, or no answer can be given: the connection must be closed.
 pub async fn send(
     http: Option<&HttpPlan>,
     reply: Reply,
+    says: Says,
     scratch: &mut Scratch,
     down: &mut Downstream<'_>,
 ) -> Result<(), Broken> {
@@ -44,6 +56,13 @@ pub async fn send(
         prepare::own_response(http, &mut scratch.response);
     }
     scratch.record.status = scratch.response.status();
+    if says == Says::SendAgain {
+        if down.refuse() {
+            return Ok(());
+        }
+        // A field that does not fit costs a request that is not sent again.
+        let _ = scratch.response.set(KnownName::XMeshResend, resend::SAFE);
+    }
     if down.awaits_continue() || !down.side().is_recv_ended() {
         // The rest of the request will not be read.
         down.close_after();

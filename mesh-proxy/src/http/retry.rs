@@ -11,6 +11,7 @@ use mesh_proxy_core::head::known::KnownName;
 use mesh_proxy_core::limit::concurrency::Permit;
 use mesh_proxy_core::retry::budget::RetryAllowance;
 use mesh_proxy_core::retry::policy::{self, Attempt, Outcome, Why};
+use mesh_proxy_core::retry::resend;
 use mesh_proxy_core::route::Timeouts;
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub struct Retries {
     permit: Option<Permit>,
     attempts: u32,
     count_header: bool,
+    /// An attempt may have been executed.
+    ran: bool,
 }
 
 /// How much of the request an attempt sent.
@@ -58,11 +61,16 @@ pub enum Decision {
 }
 
 /// Whether another attempt is outside of the budget. A budget keeps retries from multiplying the load on an upstream that
-/// fails; where no connection came about, nothing was loaded, and without this a few endpoints that are gone would use the
-/// budget up for all. A fixed number of retries holds for every one of them.
+/// fails; where no connection came about, or the application behind it never got the request, nothing was loaded, and
+/// without this a few endpoints that are gone would use the budget up for all. A fixed number of retries holds for every
+/// one of them.
 fn is_free(limits: &Limits, outcome: &Outcome<'_>) -> bool {
     let by_share = matches!(RetryAllowance::of(limits), RetryAllowance::Budget(_));
-    by_share && matches!(outcome, Outcome::Failed(fault) if is_unconnected(fault.kind))
+    by_share
+        && match outcome {
+            Outcome::Failed(fault) => is_unconnected(fault.kind),
+            Outcome::Answered { refused, .. } => *refused,
+        }
 }
 
 const fn is_unconnected(kind: FaultKind) -> bool {
@@ -83,6 +91,7 @@ impl Retries {
             permit: None,
             attempts: 1,
             count_header: forwarding.routed.host.attempt_count,
+            ran: false,
         }
     }
 
@@ -127,24 +136,36 @@ impl Retries {
 
     /// Decides after a failed attempt.
     pub fn after_failure(&mut self, forwarding: &Forwarding<'_>, fault: &Fault, sent: Sent) -> Decision {
+        self.ran |= resend::may_have_run(fault, sent.bytes);
         match self.ask(forwarding, &Outcome::Failed(fault), sent) {
             Ok(pause) => Decision::Again(pause),
             Err(why) => Decision::Give(Fault {
                 retried: self.attempts > 1,
                 exhausted: why == Why::Exhausted && self.spent > 0,
+                resend: resend::is_safe(fault, self.ran, self.idempotent),
                 ..fault.clone()
             }),
         }
     }
 
-    /// Whether a response is to be thrown away for another attempt, and after which pause.
-    pub fn after_response(&mut self, forwarding: &Forwarding<'_>, head: &Head, sent: Sent) -> Option<Duration> {
+    /// Whether a response is to be thrown away for another attempt, and after which pause. `by_mesh`: a proxy of the mesh
+    /// gave it, whose word on the request counts.
+    pub fn after_response(
+        &mut self,
+        forwarding: &Forwarding<'_>,
+        head: &Head,
+        sent: Sent,
+        by_mesh: bool,
+    ) -> Option<Duration> {
+        let refused = by_mesh && resend::is_asked(head);
+        self.ran |= !refused;
         // A response is final unless a policy says otherwise.
         self.policy.as_ref()?;
         let outcome = Outcome::Answered {
             status: head.status(),
             grpc_status: super::transfer::grpc_status(head),
             rate_limited: head.contains(KnownName::XEnvoyRateLimited),
+            refused,
         };
         self.ask(forwarding, &outcome, sent).ok()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_api_xds::ir::http::{Codec, HttpLimits};
 use mesh_proxy_core::detect::HTTP2_PREFACE;
-use mesh_proxy_core::fault::Fault;
+use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::filter::Reply;
 use mesh_proxy_core::h1::head::Request;
 use mesh_proxy_core::h1::limits::{Http10, Limits};
@@ -117,14 +117,18 @@ enum Next {
     Request(Request),
     /// Its head is no good: answer, then close.
     Malformed(Broken),
-    /// The connection is over.
+    /// The client has ended the connection.
     End,
+    /// We end it, and a request may be on its way.
+    Leave,
 }
 
 async fn serve_h1(worker: &Rc<Worker>, connection: Connection, mut wire: h1::Wire) {
     let mut first = true;
+    let mut leaves = false;
     loop {
         if !first && !wait_for_request(&connection, &wire).await {
+            leaves = true;
             break;
         }
         first = false;
@@ -135,7 +139,8 @@ async fn serve_h1(worker: &Rc<Worker>, connection: Connection, mut wire: h1::Wir
                 Box::pin(refuse(worker, &connection, &mut wire, scratch, &broken)).await;
                 break;
             }
-            Next::End => {
+            ended @ (Next::End | Next::Leave) => {
+                leaves = matches!(ended, Next::Leave);
                 worker.give_scratch(scratch);
                 break;
             }
@@ -169,8 +174,38 @@ async fn serve_h1(worker: &Rc<Worker>, connection: Connection, mut wire: h1::Wir
             }
         }
     }
-    Box::pin(close(wire)).await;
+    if leaves && connection.is_of_mesh() {
+        Box::pin(take_leave(worker, wire)).await;
+    } else {
+        Box::pin(close(wire)).await;
+    }
 }
+
+/// Tells a proxy of the mesh that no request of this connection will be read any more, and closes. Its next request may be on
+/// its way: this is its answer, and no other comes. A proxy that rests finds the connection out of step and drops it.
+async fn take_leave(worker: &Rc<Worker>, mut wire: h1::Wire) {
+    let mut scratch = worker.take_scratch();
+    scratch.request.clear();
+    let fault = Fault { resend: true, ..Fault::new(FaultKind::Leaving) };
+    let mut down = Downstream::H1 { wire: &mut wire, request: NO_REQUEST, version: Version::Http11, close: true };
+    let _ = reply::send(None, Reply::Fault(fault), reply::Says::SendAgain, &mut scratch, &mut down).await;
+    worker.give_scratch(scratch);
+    let orderly = async {
+        let _ = std::future::poll_fn(|cx| wire.poll_close(cx)).await;
+        // Until the client closes too: to close before would take back what it has not read yet.
+        std::future::poll_fn(|cx| wire.poll_discard(cx)).await;
+    };
+    let _ = tokio::time::timeout(LINGER, orderly).await;
+}
+
+/// What there is of a request that was not understood, or not read.
+const NO_REQUEST: Request = Request {
+    consumed: 0,
+    framing: mesh_proxy_core::h1::Framing::None,
+    persistent: false,
+    switch: mesh_proxy_core::h1::head::Switch::None,
+    expect_continue: false,
+};
 
 /// Waits until a request's first byte is there. False: the connection is to end.
 async fn wait_for_request(connection: &Connection, wire: &h1::Wire) -> bool {
@@ -194,12 +229,12 @@ async fn read_head(connection: &Connection, wire: &mut h1::Wire, head: &mut mesh
             Poll::Pending => {}
         }
         if !wire.has_input() {
-            return connection.entry.poll_closing(cx, Closing::Idle).map(|_| Next::End);
+            return connection.entry.poll_closing(cx, Closing::Idle).map(|_| Next::Leave);
         }
         let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(HEAD_TIMEOUT)));
         match std::future::Future::poll(timer.as_mut(), cx) {
             Poll::Ready(()) => Poll::Ready(Next::End),
-            Poll::Pending => connection.entry.poll_closing(cx, Closing::Now).map(|_| Next::End),
+            Poll::Pending => connection.entry.poll_closing(cx, Closing::Now).map(|_| Next::Leave),
         }
     })
     .await
@@ -217,15 +252,8 @@ async fn refuse(
     worker.telemetry.request_refused(connection, &fault);
     tracing::debug!(listener = %connection.listener, code = %fault.code(), "Malformed request");
     scratch.request.clear();
-    let request = Request {
-        consumed: 0,
-        framing: mesh_proxy_core::h1::Framing::None,
-        persistent: false,
-        switch: mesh_proxy_core::h1::head::Switch::None,
-        expect_continue: false,
-    };
-    let mut down = Downstream::H1 { wire, request, version: Version::Http11, close: true };
-    let _ = reply::send(None, Reply::Fault(fault), &mut scratch, &mut down).await;
+    let mut down = Downstream::H1 { wire, request: NO_REQUEST, version: Version::Http11, close: true };
+    let _ = reply::send(None, Reply::Fault(fault), reply::Says::Final, &mut scratch, &mut down).await;
     worker.give_scratch(scratch);
 }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use mesh_proxy_core::endpoint::Watch;
 use mesh_proxy_core::facts::Peer;
 use mesh_proxy_core::limit::concurrency::Permit;
 use tokio::time::Instant;
@@ -36,6 +37,8 @@ pub struct Pooled {
     pub expires: Option<Instant>,
     /// Its place under the cluster's connection limit.
     pub permit: Option<Permit>,
+    /// Whether its endpoint is still there.
+    pub endpoint: Watch,
 }
 
 /// Resting connections by key.
@@ -83,11 +86,13 @@ impl H1Pool {
         }
     }
 
-    /// Drops connections that expired or that their peers closed; called once a second.
+    /// Drops connections that expired, that their peers closed, or whose endpoint is gone; called once a second. A server
+    /// that ends waits for the latter: as long as they are open, a request may come.
     pub fn sweep(&self, now: Instant) {
+        let is_wanted =
+            |pooled: &Pooled| pooled.expires.is_none_or(|expires| now < expires) && !pooled.endpoint.is_gone();
         self.idle.borrow_mut().retain(|_, resting| {
-            resting
-                .retain_mut(|pooled| pooled.expires.is_none_or(|expires| now < expires) && is_alive(&mut pooled.wire));
+            resting.retain_mut(|pooled| is_wanted(pooled) && is_alive(&mut pooled.wire));
             !resting.is_empty()
         });
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::h2::client::{ResponseFuture, SendRequest};
 use bytes::Bytes;
 use hashbrown::HashMap;
+use mesh_proxy_core::endpoint::{Endpoint, Watch};
 use mesh_proxy_core::facts::Peer;
 use mesh_proxy_core::head::Head;
 use mesh_proxy_core::limit::concurrency::Permit;
@@ -47,6 +48,7 @@ pub struct H2Connection {
     last_used: Cell<Instant>,
     closed: Rc<Cell<bool>>,
     _permit: Option<Permit>,
+    endpoint: Watch,
 }
 
 /// A place on a connection; given back when dropped.
@@ -62,11 +64,17 @@ pub struct H2Pool {
 }
 
 impl H2Pool {
-    /// A place on a connection of `key`, made by `connect` if there is none with room.
+    /// A place on a connection of `key`, made by `connect` to `endpoint` if there is none with room.
     ///
     /// # Errors
     /// What `connect` or the HTTP/2 handshake says.
-    pub async fn slot<F, E>(&self, key: &PoolKey, limits: H2Limits, connect: impl Fn() -> F) -> Result<H2Slot, E>
+    pub async fn slot<F, E>(
+        &self,
+        key: &PoolKey,
+        endpoint: &Endpoint,
+        limits: H2Limits,
+        connect: impl Fn() -> F,
+    ) -> Result<H2Slot, E>
     where
         F: Future<Output = Result<(Connected, Option<Permit>), E>>,
         E: From<ConnectError> + From<Broken>,
@@ -85,7 +93,7 @@ impl H2Pool {
             }
             let making = Making::begin(self, key);
             let (connected, permit) = connect().await?;
-            let connection = Rc::new(open(connected, permit, limits).await?);
+            let connection = Rc::new(open(connected, permit, limits, endpoint.watch()).await?);
             let slot = H2Slot::enter(&connection);
             self.open.borrow_mut().entry(key.clone()).or_default().push(connection);
             making.pending.failed.set(false);
@@ -100,14 +108,15 @@ impl H2Pool {
         connections.iter().find(|connection| connection.has_room()).map(H2Slot::enter)
     }
 
-    /// Drops connections that are closed, spent or have rested too long; called once a second. Their streams finish.
+    /// Drops connections that are closed, spent, have rested too long or whose endpoint is gone; called once a second. Their
+    /// streams finish.
     pub fn sweep(&self, now: Instant) {
         self.open.borrow_mut().retain(|_, connections| {
             connections.retain(|connection| {
                 let idle = connection.limits.idle;
                 let rested =
                     connection.active.get() == 0 && !idle.is_zero() && connection.last_used.get() + idle <= now;
-                !connection.is_spent() && !rested
+                !connection.is_spent() && !rested && !connection.endpoint.is_gone()
             });
             !connections.is_empty()
         });
@@ -164,7 +173,12 @@ impl Drop for Making<'_> {
     }
 }
 
-async fn open(connected: Connected, permit: Option<Permit>, limits: H2Limits) -> Result<H2Connection, Broken> {
+async fn open(
+    connected: Connected,
+    permit: Option<Permit>,
+    limits: H2Limits,
+    endpoint: Watch,
+) -> Result<H2Connection, Broken> {
     let Connected { stream, peer } = connected;
     let (sender, connection) =
         h2::client_builder(MAX_HEAD_BYTES).handshake::<_, Bytes>(stream).await.map_err(h2::broken)?;
@@ -185,6 +199,7 @@ async fn open(connected: Connected, permit: Option<Permit>, limits: H2Limits) ->
         last_used: Cell::new(Instant::now()),
         closed,
         _permit: permit,
+        endpoint,
     })
 }
 

@@ -8,5 +8,6 @@ mod handover;
 mod http1;
 mod http2;
 mod lifecycle;
+mod resend;
 mod support;
 mod tls;

@@ -11,6 +11,7 @@ use mesh_api_xds::ir::cluster::{Sni, Transport, UpstreamProtocol, UpstreamTls};
 use mesh_api_xds::ir::http::{CertDetails, ForwardClientCert};
 use mesh_api_xds::ir::listener::{Direction, Inspect};
 use mesh_api_xds::ir::matcher::StringMatch;
+use mesh_api_xds::ir::route::Route;
 use mesh_api_xds::ir::secret::{PrivateKey, Secret, SecretContent};
 use mesh_ca::client::Credential;
 use mesh_ca::testing::TestCa;
@@ -47,7 +48,7 @@ fn mutual(alpn: &[&str]) -> Option<Arc<DownstreamTls>> {
 }
 
 /// The server's side: mutual TLS in front of `app`.
-fn server(credential: &Credential, app: SocketAddr) -> Proxy {
+pub(crate) fn server(credential: &Credential, app: SocketAddr) -> Proxy {
     let secrets = secrets(credential);
     Proxy::start(move |address| {
         let mut listener = mk_listener(address, vec![mk_route("/", |_| {})]);
@@ -58,6 +59,7 @@ fn server(credential: &Credential, app: SocketAddr) -> Proxy {
         });
         if let Resource::Listener(listener) = &mut listener {
             listener.inspect = Inspect { tls: true, http: true, ..Inspect::default() };
+            listener.direction = Direction::Inbound;
         }
         let mut resources = vec![listener, mk_cluster(&[app])];
         resources.extend(secrets);
@@ -67,9 +69,20 @@ fn server(credential: &Credential, app: SocketAddr) -> Proxy {
 
 /// The client's side: mutual TLS to `server`, which must be `expected`.
 fn client(credential: &Credential, server: SocketAddr, expected: &str, protocol: UpstreamProtocol) -> Proxy {
+    client_of(credential, &[server], expected, protocol, mk_route("/", |_| {}))
+}
+
+/// As [`client`], of several servers, by this route.
+pub(crate) fn client_of(
+    credential: &Credential,
+    servers: &[SocketAddr],
+    expected: &str,
+    protocol: UpstreamProtocol,
+    route: Route,
+) -> Proxy {
     let (secrets, expected) = (secrets(credential), expected.to_owned());
     Proxy::start(move |address| {
-        let mut cluster = mk_cluster(&[server]);
+        let mut cluster = mk_cluster(servers);
         if let Resource::Cluster(cluster) = &mut cluster {
             cluster.protocol = protocol;
             cluster.transport = Transport::Tls(Arc::new(UpstreamTls {
@@ -81,7 +94,7 @@ fn client(credential: &Credential, server: SocketAddr, expected: &str, protocol:
                 versions: TlsVersions::default(),
             }));
         }
-        let mut resources = vec![mk_listener(address, vec![mk_route("/", |_| {})]), cluster];
+        let mut resources = vec![mk_listener(address, vec![route]), cluster];
         resources.extend(secrets);
         resources
     })

@@ -148,6 +148,8 @@ known_names! {
     XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time",
     /// Stable code of a local reply, see [`crate::fault`].
     XMeshCode = "x-mesh-code",
+    /// A peer's proxy says that the request may be sent again, whatever its method, see [`crate::retry`].
+    XMeshResend = "x-mesh-resend",
 }
 
 /// Slots of the lookup table: a power of two, several times the number of names so that probes stay short.

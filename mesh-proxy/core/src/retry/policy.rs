@@ -27,6 +27,8 @@ pub enum Outcome<'a> {
         grpc_status: Option<u8>,
         /// The response has `x-envoy-ratelimited`.
         rate_limited: bool,
+        /// A proxy of the mesh gave it in place of an application that never got the request ([`super::resend`]).
+        refused: bool,
     },
 }
 
@@ -132,7 +134,7 @@ fn is_safe(safety: RetrySafety, outcome: &Outcome<'_>, attempt: &Attempt) -> boo
             Retry::Unprocessed => true,
             Retry::IfIdempotent | Retry::ReusedOnly => !attempt.bytes_sent,
         },
-        Outcome::Answered { .. } => false,
+        Outcome::Answered { refused, .. } => *refused,
     };
     match safety {
         RetrySafety::Safe => unprocessed || attempt.idempotent,
@@ -146,10 +148,13 @@ fn conditions(policy: &RetryPolicy, outcome: &Outcome<'_>, attempt: &Attempt) ->
         Outcome::Failed(fault) => of_failure(fault, attempt),
         // A rate-limited answer is retried only when that is asked for by name.
         Outcome::Answered { rate_limited: true, .. } => RetryOn::RATE_LIMITED,
-        Outcome::Answered { status, grpc_status, .. } => {
+        Outcome::Answered { status, grpc_status, refused, .. } => {
             let of_status = of_status(*status);
             let listed = if policy.statuses.contains(status) { RetryOn::STATUS_CODES } else { RetryOn::default() };
-            of_status.union(listed).union(grpc_status.map_or(RetryOn::default(), of_grpc_status))
+            // It is what HTTP/2 has REFUSED_STREAM for, and on the last yard of the way no connection came about.
+            let refused =
+                if *refused { RetryOn::REFUSED_STREAM.union(RetryOn::CONNECT_FAILURE) } else { RetryOn::default() };
+            of_status.union(listed).union(refused).union(grpc_status.map_or(RetryOn::default(), of_grpc_status))
         }
     }
 }

@@ -79,6 +79,10 @@ fn key_of(upstreams: &Upstreams, live: &Live, store: &TlsStore, cluster: &str, p
 }
 
 async fn rest(pool: &H1Pool, key: &PoolKey, address: SocketAddr) {
+    rest_for(pool, key, address, Watch::default()).await;
+}
+
+async fn rest_for(pool: &H1Pool, key: &PoolKey, address: SocketAddr, endpoint: Watch) {
     let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
     let pooled = Pooled {
         wire: Wire::new(Stream::plain(io, Vec::new()), Limits::default(), ByteQueue::default()),
@@ -89,6 +93,7 @@ async fn rest(pool: &H1Pool, key: &PoolKey, address: SocketAddr) {
         rested: Instant::now(),
         expires: None,
         permit: None,
+        endpoint,
     };
     pool.give(key, pooled, Duration::ZERO, None, Instant::now());
 }
@@ -157,4 +162,22 @@ async fn a_new_certificate_leaves_connections_of_the_old_one_behind() {
     upstreams.forget_secured();
     assert!(upstreams.h1.is_empty());
     assert!(key_of(&upstreams, &after, &store, "web", Protocol::Http1) != old);
+}
+
+#[tokio::test]
+async fn a_connection_does_not_rest_for_an_endpoint_that_is_gone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let live = publish(&Live::empty(), vec![mk_secured("plaintext", address, "", "", "")]);
+    let (upstreams, store) = (Upstreams::default(), TlsStore::default());
+    let key = key_of(&upstreams, &live, &store, "plaintext", Protocol::Http1);
+    let endpoint = |live: &Live| live.plan.cluster("plaintext").map(|cluster| cluster.all()[0].watch()).unwrap();
+    rest_for(&upstreams.h1, &key, address, endpoint(&live)).await;
+    let next = publish(&live, vec![mk_secured("plaintext", address, "", "", "")]);
+    drop(live);
+    upstreams.h1.sweep(Instant::now());
+    assert_eq!(upstreams.h1.len(), 1, "the next plan has the endpoint too");
+    drop(next);
+    upstreams.h1.sweep(Instant::now());
+    assert!(upstreams.h1.is_empty());
 }

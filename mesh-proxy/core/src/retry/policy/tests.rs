@@ -39,7 +39,7 @@ fn failed(policy: Option<&RetryPolicy>, kind: FaultKind, attempt: Attempt) -> De
 }
 
 fn answered(policy: &RetryPolicy, status: u16, grpc_status: Option<u8>, attempt: Attempt) -> Decision {
-    let outcome = Outcome::Answered { status, grpc_status, rate_limited: false };
+    let outcome = Outcome::Answered { status, grpc_status, rate_limited: false, refused: false };
     decide(Some(policy), &outcome, &attempt, &mut rng(1))
 }
 
@@ -74,6 +74,20 @@ fn the_default_policy_never_repeats_what_may_have_run() {
 }
 
 #[test]
+fn what_the_application_never_got_is_sent_again_whatever_its_method() {
+    let refused = Outcome::Answered { status: 503, grpc_status: None, rate_limited: false, refused: true };
+    let ask = |words, attempt| decide(Some(&mk_policy(words, RetrySafety::Safe)), &refused, &attempt, &mut rng(1));
+    for words in [DEFAULT, "refused-stream", "connect-failure", "5xx"] {
+        assert!(is_again(ask(words, POST)), "{words}");
+    }
+    // What the policy does not name, the body that is gone and the number of retries hold all the same.
+    assert_eq!(ask("cancelled", POST), Decision::Done(Why::NotWanted));
+    assert_eq!(ask(DEFAULT, Attempt { replayable: false, ..POST }), Decision::Done(Why::BodyGone));
+    assert_eq!(ask(DEFAULT, Attempt { retries: 2, ..POST }), Decision::Done(Why::Exhausted));
+    assert_eq!(decide(None, &refused, &POST, &mut rng(1)), Decision::Done(Why::NotWanted));
+}
+
+#[test]
 fn a_written_policy_is_followed_as_in_istio() {
     let policy = mk_policy("5xx,reset", RetrySafety::AsConfigured);
     assert!(is_again(answered(&policy, 500, None, POST)));
@@ -91,9 +105,9 @@ fn each_word_means_what_envoy_means() {
         let decision = decide(Some(&policy), &outcome, &Attempt { bytes_sent: sent, ..GET }, &mut rng(1));
         assert_eq!(is_again(decision), expect, "{word} {outcome:?}");
     }
-    let status = |status| Outcome::Answered { status, grpc_status: None, rate_limited: false };
-    let grpc = |grpc| Outcome::Answered { status: 200, grpc_status: Some(grpc), rate_limited: false };
-    let limited = Outcome::Answered { status: 503, grpc_status: None, rate_limited: true };
+    let status = |status| Outcome::Answered { status, grpc_status: None, rate_limited: false, refused: false };
+    let grpc = |grpc| Outcome::Answered { status: 200, grpc_status: Some(grpc), rate_limited: false, refused: false };
+    let limited = Outcome::Answered { status: 503, grpc_status: None, rate_limited: true, refused: false };
     let faults = [FaultKind::ConnectFailed, FaultKind::UpstreamRefusedStream, FaultKind::UpstreamReset].map(Fault::new);
     let [connect, refused, reset] = faults.each_ref().map(Outcome::Failed);
     check("5xx", status(500), true, true);
@@ -164,7 +178,7 @@ proptest! {
         for (kind, answers, bytes_sent, status, reused_connection) in crashes {
             let fault = Fault::new(kind);
             // The worst that can be true of each outcome.
-            let outcome = if answers { Outcome::Answered { status, grpc_status: Some(14), rate_limited: false } } else { Outcome::Failed(&fault) };
+            let outcome = if answers { Outcome::Answered { status, grpc_status: Some(14), rate_limited: false, refused: false } } else { Outcome::Failed(&fault) };
             let bytes_sent = bytes_sent || answers;
             executions += u32::from(answers || (bytes_sent && fault.retry() != Retry::Unprocessed));
             let attempt = Attempt { retries, bytes_sent, reused_connection, ..POST };
@@ -182,7 +196,7 @@ proptest! {
         let (mut retries, mut rng) = (0, rng(seed));
         while let Decision::Again { counts: true, .. } = decide(
             Some(&policy),
-            &Outcome::Answered { status: 500, grpc_status: None, rate_limited: false },
+            &Outcome::Answered { status: 500, grpc_status: None, rate_limited: false, refused: false },
             &Attempt { retries, ..POST },
             &mut rng,
         ) {
