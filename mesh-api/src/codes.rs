@@ -6,7 +6,29 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{finding::Severity, text::Str};
+use crate::text::Str;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// The object is used, but something in it does not do what its author may think.
+    Warning,
+    /// The object, or the part named by the path, cannot be used.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
 
 macro_rules! codes {
     ($( $(#[doc = $doc:literal])+ $name:ident = $number:literal, $severity:ident; )*) => {

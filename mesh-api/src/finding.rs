@@ -2,31 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+pub use crate::codes::Severity;
 use crate::{codes::Code, ids::ObjectKey, text::Str};
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth knowing.
-    Info,
-    /// The object is used, but something in it does not do what its author may think.
-    Warning,
-    /// The object, or the part named by the path, cannot be used.
-    Error,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        })
-    }
-}
 
 /// The most findings that are told about one object: nobody reads more, and a broken file must not fill the memory.
 pub const MAX_PER_OBJECT: usize = 100;

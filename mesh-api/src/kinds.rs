@@ -1,23 +1,13 @@
 //! The table of kinds: every object this release reads, declared once.
 //!
-//! From a row come the [`Kind`] variant with its names, the [`AnyObject`] variant, and the fields that exist. Whoever adds a kind adds a row here and follows the compiler.
+//! From a row come the [`Kind`] variant with its names here, and the [`AnyObject`](crate::object::AnyObject) variant and the
+//! fields that exist in [`crate::object`]. Whoever adds a kind adds a row here and follows the compiler.
 
-use std::{
-    fmt,
-    str::FromStr,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{
-    crd::{common::IstioStatus, core, networking, security},
-    ids::ObjectKey,
-    meta::Meta,
-    object::{Layout, Object, Spec},
-    parse::{self, Shape, TypedError},
-    text::Str,
-};
+use crate::text::Str;
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +46,105 @@ impl KindInfo {
     }
 }
 
+/// Hands the rows of the table to the macro that `$then` names.
+macro_rules! table {
+    ($then:ident) => {
+        $then! {
+                /// A set of pods under one name and address.
+                Service {
+                    group: "", versions: ["v1"], plural: "services", short: ["svc"],
+                    scope: Namespaced, spec: $crate::crd::core::service::Service, status: $crate::crd::core::namespace::NoStatus, layout: Spec,
+                }
+                /// The addresses behind a Service.
+                EndpointSlice {
+                    group: "discovery.k8s.io", versions: ["v1"], plural: "endpointslices", short: [],
+                    scope: Namespaced, spec: $crate::crd::core::endpoint_slice::EndpointSlice, status: $crate::crd::core::namespace::NoStatus, layout: Flat,
+                }
+                /// A workload: its address, labels and identity.
+                Pod {
+                    group: "", versions: ["v1"], plural: "pods", short: ["po"],
+                    scope: Namespaced, spec: $crate::crd::core::pod::Pod, status: $crate::crd::core::pod::PodStatus, layout: Spec,
+                }
+                /// A namespace and its labels.
+                Namespace {
+                    group: "", versions: ["v1"], plural: "namespaces", short: ["ns"],
+                    scope: Cluster, spec: $crate::crd::core::namespace::Namespace, status: $crate::crd::core::namespace::NoStatus, layout: Spec,
+                }
+                /// A machine of the cluster: its labels say the region and the zone.
+                Node {
+                    group: "", versions: ["v1"], plural: "nodes", short: ["no"],
+                    scope: Cluster, spec: $crate::crd::core::node::Node, status: $crate::crd::core::namespace::NoStatus, layout: Spec,
+                }
+                /// Routes of requests that enter the cluster, in Kubernetes' own words.
+                Ingress {
+                    group: "networking.k8s.io", versions: ["v1"], plural: "ingresses", short: ["ing"],
+                    scope: Namespaced, spec: $crate::crd::core::ingress::Ingress, status: $crate::crd::core::ingress::IngressStatus, layout: Spec,
+                }
+                /// Who serves the Ingresses of a class.
+                IngressClass {
+                    group: "networking.k8s.io", versions: ["v1"], plural: "ingressclasses", short: [],
+                    scope: Cluster, spec: $crate::crd::core::ingress::IngressClass, status: $crate::crd::core::namespace::NoStatus, layout: Spec,
+                }
+                /// Keys and certificates of gateways and destinations.
+                Secret {
+                    group: "", versions: ["v1"], plural: "secrets", short: [],
+                    scope: Namespaced, spec: $crate::crd::core::secret::Secret, status: $crate::crd::core::namespace::NoStatus, layout: Flat,
+                }
+                /// Mesh configuration and certificate bundles.
+                ConfigMap {
+                    group: "", versions: ["v1"], plural: "configmaps", short: ["cm"],
+                    scope: Namespaced, spec: $crate::crd::core::config_map::ConfigMap, status: $crate::crd::core::namespace::NoStatus, layout: Flat,
+                }
+                /// How requests to a host are routed.
+                VirtualService {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "virtualservices", short: ["vs"],
+                    scope: Namespaced, spec: $crate::crd::networking::virtual_service::VirtualService, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// What happens to traffic for a host after routing: balancing, pools, TLS, subsets.
+                DestinationRule {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "destinationrules", short: ["dr"],
+                    scope: Namespaced, spec: $crate::crd::networking::destination_rule::DestinationRule, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// Ports and hosts a gateway proxy opens.
+                Gateway {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "gateways", short: ["gw"],
+                    scope: Namespaced, spec: $crate::crd::networking::gateway::Gateway, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// A service the cluster's registry does not know.
+                ServiceEntry {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "serviceentries", short: ["se"],
+                    scope: Namespaced, spec: $crate::crd::networking::service_entry::ServiceEntry, status: $crate::crd::networking::service_entry::ServiceEntryStatus, layout: Spec,
+                }
+                /// A workload outside the cluster.
+                WorkloadEntry {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "workloadentries", short: ["we"],
+                    scope: Namespaced, spec: $crate::crd::networking::workload_entry::WorkloadEntry, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// The template of workloads outside the cluster.
+                WorkloadGroup {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "workloadgroups", short: ["wg"],
+                    scope: Namespaced, spec: $crate::crd::networking::workload_group::WorkloadGroup, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// What a sidecar may see and which listeners it opens.
+                Sidecar {
+                    group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "sidecars", short: [],
+                    scope: Namespaced, spec: $crate::crd::networking::sidecar::Sidecar, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// Whether workloads demand mutual TLS.
+                PeerAuthentication {
+                    group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "peerauthentications", short: ["pa"],
+                    scope: Namespaced, spec: $crate::crd::security::peer_authentication::PeerAuthentication, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+                /// Who may call what.
+                AuthorizationPolicy {
+                    group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "authorizationpolicies", short: ["ap"],
+                    scope: Namespaced, spec: $crate::crd::security::authorization_policy::AuthorizationPolicy, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
+        }
+    };
+}
+pub(crate) use table;
+
 macro_rules! kinds {
     ($(
         #[doc = $doc:literal]
@@ -64,102 +153,6 @@ macro_rules! kinds {
             scope: $scope:ident, spec: $spec:ty, status: $status:ty, layout: $layout:ident,
         }
     )*) => {
-        $(impl Spec for $spec {
-            const KIND: Kind = Kind::$kind;
-            const LAYOUT: Layout = Layout::$layout;
-            type Status = $status;
-        })*
-
-        /// An object of any kind of the table, shared and cheap to clone.
-        #[derive(Clone, Debug, PartialEq)]
-        pub enum AnyObject {
-            $(#[doc = $doc] $kind(Arc<Object<$spec>>),)*
-        }
-
-        impl AnyObject {
-            /// What it is.
-            #[must_use]
-            pub const fn kind(&self) -> Kind {
-                match self {
-                    $(Self::$kind(_) => Kind::$kind,)*
-                }
-            }
-
-            /// Its metadata.
-            #[must_use]
-            pub fn meta(&self) -> &Meta {
-                match self {
-                    $(Self::$kind(object) => &object.meta,)*
-                }
-            }
-
-            /// Its metadata, to be changed; copies the object if it is shared.
-            pub fn meta_mut(&mut self) -> &mut Meta {
-                match self {
-                    $(Self::$kind(object) => &mut Arc::make_mut(object).meta,)*
-                }
-            }
-
-            /// Reads an object of `kind` from an untyped value.
-            ///
-            /// # Errors
-            /// Names the first field of a wrong type.
-            pub fn from_value(kind: Kind, value: &serde_json::Value) -> Result<Self, TypedError> {
-                match kind {
-                    $(Kind::$kind => parse::from_value(value).map(|o| Self::$kind(Arc::new(o))),)*
-                }
-            }
-        }
-
-        impl AnyObject {
-            /// Reads an object of `kind` from JSON without an untyped value in between.
-            ///
-            /// # Errors
-            /// When it is not JSON, or a field is of the wrong type. The message may quote the content.
-            pub fn from_json(kind: Kind, json: &str) -> serde_json::Result<Self> {
-                match kind {
-                    $(Kind::$kind => serde_json::from_str(json).map(|o: Object<$spec>| Self::$kind(Arc::new(o))),)*
-                }
-            }
-        }
-
-        impl Serialize for AnyObject {
-            fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-                match self {
-                    $(Self::$kind(object) => object.serialize(serializer),)*
-                }
-            }
-        }
-
-        $(impl From<Object<$spec>> for AnyObject {
-            fn from(object: Object<$spec>) -> Self {
-                Self::$kind(Arc::new(object))
-            }
-        })*
-
-        impl Kind {
-            /// The fields that objects of this kind have.
-            #[must_use]
-            pub fn shape(self) -> &'static Shape {
-                match self {
-                    $(Self::$kind => {
-                        static SHAPE: OnceLock<Shape> = OnceLock::new();
-                        parse::object_shape::<$spec>(&SHAPE)
-                    })*
-                }
-            }
-        }
-
-        #[cfg(test)]
-        impl Kind {
-            /// The JSON schema of the kind's spec.
-            pub(crate) fn spec_schema(self) -> serde_json::Value {
-                match self {
-                    $(Self::$kind => parse::schema_of::<$spec>(),)*
-                }
-            }
-        }
-
         /// What an object is. One variant per row of the table.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -189,106 +182,7 @@ macro_rules! kinds {
     };
 }
 
-kinds! {
-    /// A set of pods under one name and address.
-    Service {
-        group: "", versions: ["v1"], plural: "services", short: ["svc"],
-        scope: Namespaced, spec: core::service::Service, status: core::namespace::NoStatus, layout: Spec,
-    }
-    /// The addresses behind a Service.
-    EndpointSlice {
-        group: "discovery.k8s.io", versions: ["v1"], plural: "endpointslices", short: [],
-        scope: Namespaced, spec: core::endpoint_slice::EndpointSlice, status: core::namespace::NoStatus, layout: Flat,
-    }
-    /// A workload: its address, labels and identity.
-    Pod {
-        group: "", versions: ["v1"], plural: "pods", short: ["po"],
-        scope: Namespaced, spec: core::pod::Pod, status: core::pod::PodStatus, layout: Spec,
-    }
-    /// A namespace and its labels.
-    Namespace {
-        group: "", versions: ["v1"], plural: "namespaces", short: ["ns"],
-        scope: Cluster, spec: core::namespace::Namespace, status: core::namespace::NoStatus, layout: Spec,
-    }
-    /// A machine of the cluster: its labels say the region and the zone.
-    Node {
-        group: "", versions: ["v1"], plural: "nodes", short: ["no"],
-        scope: Cluster, spec: core::node::Node, status: core::namespace::NoStatus, layout: Spec,
-    }
-    /// Routes of requests that enter the cluster, in Kubernetes' own words.
-    Ingress {
-        group: "networking.k8s.io", versions: ["v1"], plural: "ingresses", short: ["ing"],
-        scope: Namespaced, spec: core::ingress::Ingress, status: core::ingress::IngressStatus, layout: Spec,
-    }
-    /// Who serves the Ingresses of a class.
-    IngressClass {
-        group: "networking.k8s.io", versions: ["v1"], plural: "ingressclasses", short: [],
-        scope: Cluster, spec: core::ingress::IngressClass, status: core::namespace::NoStatus, layout: Spec,
-    }
-    /// Keys and certificates of gateways and destinations.
-    Secret {
-        group: "", versions: ["v1"], plural: "secrets", short: [],
-        scope: Namespaced, spec: core::secret::Secret, status: core::namespace::NoStatus, layout: Flat,
-    }
-    /// Mesh configuration and certificate bundles.
-    ConfigMap {
-        group: "", versions: ["v1"], plural: "configmaps", short: ["cm"],
-        scope: Namespaced, spec: core::config_map::ConfigMap, status: core::namespace::NoStatus, layout: Flat,
-    }
-    /// How requests to a host are routed.
-    VirtualService {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "virtualservices", short: ["vs"],
-        scope: Namespaced, spec: networking::virtual_service::VirtualService, status: IstioStatus, layout: Spec,
-    }
-    /// What happens to traffic for a host after routing: balancing, pools, TLS, subsets.
-    DestinationRule {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "destinationrules", short: ["dr"],
-        scope: Namespaced, spec: networking::destination_rule::DestinationRule, status: IstioStatus, layout: Spec,
-    }
-    /// Ports and hosts a gateway proxy opens.
-    Gateway {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "gateways", short: ["gw"],
-        scope: Namespaced, spec: networking::gateway::Gateway, status: IstioStatus, layout: Spec,
-    }
-    /// A service the cluster's registry does not know.
-    ServiceEntry {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "serviceentries", short: ["se"],
-        scope: Namespaced, spec: networking::service_entry::ServiceEntry, status: networking::service_entry::ServiceEntryStatus, layout: Spec,
-    }
-    /// A workload outside the cluster.
-    WorkloadEntry {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "workloadentries", short: ["we"],
-        scope: Namespaced, spec: networking::workload_entry::WorkloadEntry, status: IstioStatus, layout: Spec,
-    }
-    /// The template of workloads outside the cluster.
-    WorkloadGroup {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "workloadgroups", short: ["wg"],
-        scope: Namespaced, spec: networking::workload_group::WorkloadGroup, status: IstioStatus, layout: Spec,
-    }
-    /// What a sidecar may see and which listeners it opens.
-    Sidecar {
-        group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "sidecars", short: [],
-        scope: Namespaced, spec: networking::sidecar::Sidecar, status: IstioStatus, layout: Spec,
-    }
-    /// Whether workloads demand mutual TLS.
-    PeerAuthentication {
-        group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "peerauthentications", short: ["pa"],
-        scope: Namespaced, spec: security::peer_authentication::PeerAuthentication, status: IstioStatus, layout: Spec,
-    }
-    /// Who may call what.
-    AuthorizationPolicy {
-        group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "authorizationpolicies", short: ["ap"],
-        scope: Namespaced, spec: security::authorization_policy::AuthorizationPolicy, status: IstioStatus, layout: Spec,
-    }
-}
-
-impl AnyObject {
-    /// What identifies it, without its cluster.
-    #[must_use]
-    pub fn key(&self) -> ObjectKey {
-        self.meta().key(self.kind())
-    }
-}
+table!(kinds);
 
 impl Kind {
     /// The kind's name.

@@ -20,9 +20,12 @@ pub mod mesh_config;
 pub mod meta;
 pub mod names;
 pub mod near;
+pub mod not_acting;
 pub mod object;
 pub mod parse;
+pub mod received;
 #[cfg(test)]
 mod reference;
 pub mod text;
+pub mod typed;
 pub mod validate;

@@ -5,7 +5,7 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use crate::{
     codes::Code,
-    validate::not_acting::{ANNOTATIONS, FIELDS, KINDS, MESH_CONFIG, PROXY_CONFIG},
+    not_acting::{ANNOTATIONS, FIELDS, KINDS, MESH_CONFIG, PROXY_CONFIG},
 };
 
 const HEAD: &str = "<!-- Generated from mesh-api; do not edit: `cargo xtask docs` writes it anew. -->";

@@ -21,7 +21,7 @@ use crate::csr::{CsrError, ValidCsr};
 use crate::issue::{IssueError, Lifetimes};
 use crate::key::{KeyError, KeyKind, PrivateKey};
 use crate::pem::{self, PemError};
-use crate::secret::Entries;
+use crate::store::Entries;
 use crate::time::display;
 
 /// Most certificates between the authority and the root.

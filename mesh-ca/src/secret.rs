@@ -6,7 +6,6 @@
 //! is taken as it is. Reading and writing the Secret is the shell's; a write is made with the version that was read, so that
 //! of several replicas one wins and the others read its result.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -16,15 +15,12 @@ use zeroize::Zeroizing;
 use crate::authority::{Authority as _, LocalAuthority};
 use crate::plugged::{self, CaCerts, PluggedError};
 use crate::selfsigned::{Change, Options, ROOTS_ENTRY, STATE_ENTRY, SelfSigned, SelfSignedError};
-use crate::store::{Store, StoreError, Visibility};
+use crate::store::{Entries, Store, StoreError, Visibility};
 
 /// The entry of a Secret that says how far the replacement of a root has come, with all keys.
 pub const STATE_KEY: &str = "lateen-ca.pem";
 /// Largest Secret in etcd, in bytes.
 const MAX_SECRET_BYTES: usize = 1 << 20;
-
-/// The entries of a Secret; wiped when dropped.
-pub type Entries = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// An authority that was found in a Secret, or made for it.
 #[derive(Debug)]

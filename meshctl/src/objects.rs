@@ -22,6 +22,9 @@ use crate::kube::client::Kube;
 /// Kinds listed at the same time.
 const LISTS_AT_ONCE: usize = 6;
 
+/// Settings of an installation in the form of an object.
+pub const OPERATOR: &str = "IstioOperator";
+
 /// Where an object stood.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -38,7 +41,7 @@ impl Place {
     #[must_use]
     pub fn of(&self, path: &str) -> String {
         let path = format!("{}{path}", self.prefix);
-        let line = parse::line_of(&self.document, path.trim_end_matches('.')).unwrap_or(1);
+        let line = mesh_api::typed::line_of(&self.document, path.trim_end_matches('.')).unwrap_or(1);
         format!("{}:{}", self.file, self.line + line.saturating_sub(1))
     }
 }
@@ -111,6 +114,11 @@ impl Reading {
 
     fn add(&mut self, value: Value, namespace: &str, findings: &Findings, place: Place) {
         let mut subject = Subject::new(value, namespace, Vec::new());
+        if subject.kind == OPERATOR {
+            // Settings of an installation, which need no name and are not applied to a cluster.
+            self.found.push(Found { subject, place: Some(place) });
+            return;
+        }
         if subject.kind.is_empty() || subject.name.is_empty() {
             let code = mesh_api::codes::Code::NotAnObject;
             self.broken.push(Finding::new(code, "", "has no apiVersion, kind or metadata.name").at(place.of("")));
@@ -235,7 +243,7 @@ fn received(sort: Sort, object: DynamicObject) -> Subject {
         }
     }
     let findings = match Kind::from_api(&api_version(sort), sort.kind) {
-        Some(kind) if kind.is_mesh() => match parse::received(kind, &value.to_string()) {
+        Some(kind) if kind.is_mesh() => match mesh_api::received::received(kind, &value.to_string()) {
             Ok(received) => received.findings,
             Err(refused) => vec![refused.finding],
         },

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: a cluster, images in it, and the tests of e2e named `cluster_*`.
+//! `cargo xtask e2e`: a cluster, images in it, and the tests of e2e named `cluster_*`, or `beside_*` with a real Istio.
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -12,6 +12,8 @@ use crate::workspace;
 
 /// Names of the tests that run on a cluster begin so.
 const FAMILY: &str = "cluster_";
+/// Names of those beside a real Istio.
+const BESIDE: &str = "beside_";
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  cargo xtask e2e --provider host --keep --profile dev --filter main_path\n  \
@@ -35,6 +37,9 @@ pub(crate) struct E2e {
     /// Tag of the images
     #[arg(long, default_value = images::TAG)]
     tag: String,
+    /// Beside a real Istio: build it from Go modules, load its images, run the tests named beside_
+    #[arg(long)]
+    beside: bool,
     /// Only list the tests
     #[arg(long)]
     list: bool,
@@ -145,6 +150,9 @@ pub(crate) fn run(e2e: &E2e) -> Result<()> {
 
 impl E2e {
     fn suite(&self, steps: &mut Steps) -> Result<()> {
+        if self.beside && self.provider == Provider::Existing {
+            bail!("--beside installs Istio and loads its images: it takes a cluster of its own (host or kind)");
+        }
         let binaries = steps.run("building meshctl", || self.meshctl())?;
         steps.run("building tests", || {
             workspace::run(workspace::cargo().args([
@@ -183,6 +191,10 @@ impl E2e {
                 images::build(&images).map(drop)
             })?;
         }
+        if self.beside {
+            steps.run("building Istio", || workspace::run(script("istio.sh").arg("build")))?;
+            steps.run("loading Istio", || workspace::run(script("istio.sh").args(["load", self.provider.name()])))?;
+        }
         let logs = workspace::target_dir()?.join("e2e").join(self.provider.name());
         // What is there is of an earlier run.
         match fs::remove_dir_all(&logs) {
@@ -210,13 +222,14 @@ impl E2e {
     fn test(&self) -> Command {
         let mut test = workspace::cargo();
         test.args(["test", "--locked", "--package", "e2e", "--test", "it", "--", "--ignored"]);
+        let family = if self.beside { BESIDE } else { FAMILY };
         // Names that libtest is given are alternatives, so the family is part of each.
         if self.filter.is_empty() {
-            test.arg(FAMILY);
+            test.arg(family);
         }
         test.args(self.filter.iter().map(
             |text| {
-                if text.contains(FAMILY) { text.clone() } else { format!("{FAMILY}{text}") }
+                if text.contains(family) { text.clone() } else { format!("{family}{text}") }
             },
         ));
         test

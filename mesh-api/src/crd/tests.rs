@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    kinds::{AnyObject, Kind},
+    kinds::Kind,
     mesh_config::{MeshConfig, proxy::ProxyConfig},
-    parse::{from_value, schema_of},
+    object::AnyObject,
+    typed::{from_value, schema_of},
 };
 
 /// A value of this schema with all fields set to something else than their default.

@@ -5,3 +5,4 @@
 pub mod config;
 pub mod surface;
 pub mod values;
+pub mod variables;

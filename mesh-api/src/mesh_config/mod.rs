@@ -30,10 +30,9 @@ use crate::{
     finding::Finding,
     identity::TrustDomain,
     labels::Selector,
-    names,
+    names, not_acting,
     parse::{self, ParseError},
     text::Str,
-    validate::not_acting,
 };
 
 api! {
@@ -368,7 +367,11 @@ impl MeshConfig {
     /// When the text is not YAML or a field has a wrong type.
     pub fn parse(text: &str) -> Result<(Self, Vec<Finding>), Box<ParseError>> {
         let (config, mut findings): (Self, _) = parse::parse_plain(text, "MeshConfig")?;
-        findings.extend(not_acting::mesh_config(&config));
+        findings.extend(not_acting::walk(&config, not_acting::MESH_CONFIG));
+        for mut finding in config.default_config.iter().flat_map(ProxyConfig::not_acting) {
+            finding.path = format!("defaultConfig.{}", finding.path).into();
+            findings.push(finding);
+        }
         Ok((config, findings))
     }
 

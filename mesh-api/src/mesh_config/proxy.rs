@@ -15,10 +15,9 @@ use crate::{
     },
     duration::DurationText,
     finding::Finding,
-    names,
+    names, not_acting,
     parse::{self, ParseError},
     text::Str,
-    validate::not_acting,
 };
 
 api! {
@@ -352,8 +351,13 @@ impl ProxyConfig {
     /// When the text is not YAML or a field has a wrong type.
     pub fn parse(text: &str) -> Result<(Self, Vec<Finding>), Box<ParseError>> {
         let (config, mut findings): (Self, _) = parse::parse_plain(text, "ProxyConfig")?;
-        findings.extend(not_acting::proxy_config(&config));
+        findings.extend(config.not_acting());
         Ok((config, findings))
+    }
+
+    /// Fields that do not act yet.
+    pub(super) fn not_acting(&self) -> Vec<Finding> {
+        not_acting::walk(self, not_acting::PROXY_CONFIG)
     }
 
     /// The configuration with `over` on top: what it sets counts, field by field; metadata and runtime values key by

@@ -4,35 +4,24 @@
 //! bounded: the size of a document, its depth, and what its aliases expand to. Whether an object makes sense is for
 //! [`crate::validate`].
 
-mod path;
-mod received;
-mod shape;
 mod split;
-mod typed;
 mod value;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-pub(crate) use self::shape::object_shape;
-#[cfg(test)]
-pub(crate) use self::shape::schema_of;
 use self::split::Document;
-pub use self::{
-    path::line_of,
-    received::{Received, Refused, received},
-    shape::Shape,
-    typed::{TypedError, from_value},
-};
 use crate::{
     codes::Code,
     finding::{Finding, MAX_PER_OBJECT, Severity},
     ids::ObjectKey,
-    kinds::{AnyObject, Kind, Scope},
+    kinds::{Kind, Scope},
     near::nearest,
+    not_acting,
+    object::AnyObject,
     text::Str,
-    validate::not_acting,
+    typed::{Shape, TypedError, from_value, line_of},
 };
 
 /// The largest document, in bytes: etcd, and so Kubernetes, refuses objects above 1.5 MiB; lists may be larger.
@@ -311,7 +300,7 @@ fn text_of(map: &Map<String, Value>, field: &str) -> Option<String> {
     map.get(field).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn prune_all_nulls(value: &mut Value) {
+pub(crate) fn prune_all_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, v| !v.is_null());

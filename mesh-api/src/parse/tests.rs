@@ -1,5 +1,5 @@
 use super::{Item, MAX_DOCUMENT_BYTES, ParseError, Parsed, parse};
-use crate::{codes::Code, finding::Severity, kinds::AnyObject, validate::validate};
+use crate::{codes::Code, finding::Severity, object::AnyObject, validate::validate};
 use proptest::prelude::*;
 
 fn read(text: &str) -> Parsed {

@@ -1,7 +1,7 @@
 //! Rules of AuthorizationPolicy. istio/istio: pkg/config/validation ValidateAuthorizationPolicy and
 //! pilot/pkg/security/authz.
 
-use super::{check::Check, meta};
+use super::check::Check;
 use crate::{
     codes::Code,
     crd::{
@@ -35,7 +35,7 @@ const CONDITION_KEYS: &[&str] = &[
 
 pub(super) fn check(namespace: &str, spec: &AuthorizationPolicy, check: &mut Check) {
     check.some("selector", spec.selector.as_ref(), |check, selector| {
-        check.field("matchLabels", |check| meta::labels(check, &selector.match_labels.0));
+        check.field("matchLabels", |check| check.labels(&selector.match_labels.0));
     });
     check.exclusive(&[("selector", spec.selector.is_some()), ("targetRefs", !spec.target_refs.is_empty())]);
     check.exclusive(&[("selector", spec.selector.is_some()), ("targetRef", spec.target_ref.is_some())]);

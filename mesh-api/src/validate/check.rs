@@ -9,7 +9,7 @@ use crate::{
     duration::DurationText,
     finding::Finding,
     host::{Hostname, is_dns_label},
-    labels::Selector,
+    labels::{Labels, Selector},
     text::Str,
 };
 
@@ -204,12 +204,27 @@ impl Check {
         }
     }
 
+    /// Labels of an object or of a selector, by Kubernetes' syntax.
+    pub(super) fn labels(&mut self, labels: &Labels) {
+        for (key, value) in labels {
+            let (prefix, name) = key.rsplit_once('/').map_or((None, &**key), |(prefix, name)| (Some(prefix), name));
+            if !is_label_text(name) || name.is_empty() || prefix.is_some_and(|prefix| !is_dns_subdomain(prefix)) {
+                self.at(key, Code::InvalidName, format!("{key:?} is not the key of a label"));
+            }
+            if !is_label_text(value) {
+                let message =
+                    format!("{value:?} is not the value of a label: letters, digits, inner '-', '_', '.'; at most 63");
+                self.at(key, Code::InvalidName, message);
+            }
+        }
+    }
+
     /// A selector of workloads; an empty one selects all, which Istio lets pass with a warning.
     pub(super) fn selector(&mut self, path: &str, selector: &Selector) {
         if selector.is_empty() {
             self.at(path, Code::Ineffective, "has no labels, so it selects every workload of the namespace");
         }
-        self.field(path, |check| super::meta::labels(check, &selector.0));
+        self.field(path, |check| check.labels(&selector.0));
     }
 
     pub(super) fn percent(&mut self, path: &str, percent: f64) {
@@ -253,4 +268,18 @@ pub(super) fn is_cidr(text: &str) -> bool {
     };
     // No sign and no leading zero: what `u8::from_str` takes beyond digits is excluded here.
     length.is_none_or(|text| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u8>().is_ok_and(|n| n <= bits))
+}
+
+/// Letters, digits and inner `-`, `_`, `.`; at most 63 characters; may be empty.
+fn is_label_text(text: &str) -> bool {
+    let outer = |b: u8| b.is_ascii_alphanumeric();
+    text.len() <= 63
+        && text.bytes().all(|b| outer(b) || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().next().is_none_or(outer)
+        && text.bytes().last().is_none_or(outer)
+}
+
+/// DNS labels joined by dots, at most 253 characters (RFC 1123).
+pub(super) fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
 }

@@ -1,6 +1,6 @@
 //! Rules of DestinationRule. istio/istio: pkg/config/validation/validation.go ValidateDestinationRule.
 
-use super::{check::Check, load_balancer, meta};
+use super::{check::Check, load_balancer};
 use crate::{
     codes::Code,
     crd::networking::destination_rule::{
@@ -23,7 +23,7 @@ pub(super) fn check(namespace: &str, spec: &DestinationRule, check: &mut Check) 
         } else {
             check.dns_label("name", &subset.name);
         }
-        check.field("labels", |check| meta::labels(check, &subset.labels.0));
+        check.field("labels", |check| check.labels(&subset.labels.0));
         check.some("trafficPolicy", subset.traffic_policy.as_ref(), traffic_policy);
     });
     check.export_to(namespace, &spec.export_to, false);

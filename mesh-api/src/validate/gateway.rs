@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{check::Check, meta};
+use super::check::Check;
 use crate::{
     codes::Code,
     crd::{
@@ -22,7 +22,7 @@ pub(super) fn check(spec: &Gateway, check: &mut Check) {
     if spec.selector.is_empty() {
         check.at("selector", Code::Ineffective, "is empty, so every gateway of every namespace opens these ports");
     }
-    check.field("selector", |check| meta::labels(check, &spec.selector.0));
+    check.field("selector", |check| check.labels(&spec.selector.0));
     check.each("servers", &spec.servers, server);
     let ports = || spec.servers.iter().map(|s| s.port.as_ref().map_or("", |port| &*port.name));
     check.unique("servers", "port.name", ports());

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     check::Check,
-    virtual_service::{destination, source, weights},
+    route_parts::{destination, source, weights},
 };
 use crate::{
     codes::Code,

@@ -11,9 +11,9 @@ mod gateway;
 pub mod http_route;
 mod load_balancer;
 mod meta;
-pub mod not_acting;
 mod peer_authentication;
 pub mod regex;
+mod route_parts;
 mod service_entry;
 mod sidecar;
 mod virtual_service;
@@ -23,7 +23,8 @@ mod workload_group;
 use self::check::Check;
 use crate::{
     finding::{Finding, MAX_PER_OBJECT},
-    kinds::AnyObject,
+    not_acting,
+    object::AnyObject,
 };
 
 /// Everything there is to say about one object by itself, [`MAX_PER_OBJECT`] findings at most: broken rules in the order

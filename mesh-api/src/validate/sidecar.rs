@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{check::Check, destination_rule, gateway, virtual_service};
+use super::{check::Check, destination_rule, gateway, route_parts};
 use crate::{
     codes::Code,
     crd::networking::{
@@ -40,7 +40,7 @@ pub(super) fn check(spec: &Sidecar, check: &mut Check) {
 
 fn outbound_policy(check: &mut Check, policy: &OutboundTrafficPolicy) {
     check.some("egressProxy", policy.egress_proxy.as_ref(), |check, proxy| {
-        virtual_service::destination(check, proxy);
+        route_parts::destination(check, proxy);
         check.required("port", proxy.port.is_some());
     });
     if policy.egress_proxy.is_some() && policy.mode != OutboundTrafficPolicyMode::AllowAny {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{check::Check, meta};
+use super::check::{Check, is_dns_subdomain};
 use crate::{codes::Code, crd::networking::workload_entry::WorkloadEntry, host::check_dns_name};
 
 /// `needs_address`: false for the template of a group.
@@ -30,11 +30,11 @@ pub(super) fn check(spec: &WorkloadEntry, check: &mut Check, needs_address: bool
             check.port("", *port);
         });
     }
-    check.field("labels", |check| meta::labels(check, &spec.labels));
+    check.field("labels", |check| check.labels(&spec.labels));
     if spec.locality.split('/').count() > 3 {
         check.at("locality", Code::Ineffective, "has more parts than region/zone/subzone");
     }
-    if !spec.service_account.is_empty() && !meta::is_dns_subdomain(&spec.service_account) {
+    if !spec.service_account.is_empty() && !is_dns_subdomain(&spec.service_account) {
         let message = format!("{:?} is not the name of a service account, so nobody has it", &*spec.service_account);
         check.at("serviceAccount", Code::Ineffective, message);
     }

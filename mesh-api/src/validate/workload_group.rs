@@ -1,6 +1,6 @@
 //! Rules of WorkloadGroup.
 
-use super::{check::Check, meta, workload_entry};
+use super::{check::Check, workload_entry};
 use crate::{
     codes::Code,
     crd::networking::workload_group::{ReadinessProbe, WorkloadGroup},
@@ -15,7 +15,7 @@ pub(super) fn check(spec: &WorkloadGroup, check: &mut Check) {
         }
     });
     check.some("metadata", spec.metadata.as_ref(), |check, metadata| {
-        check.field("labels", |check| meta::labels(check, &metadata.labels));
+        check.field("labels", |check| check.labels(&metadata.labels));
     });
     check.some("probe", spec.probe.as_ref(), probe);
 }

@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+/// Variant of the protocol; fixed for a stream by the gRPC method that opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Incremental (`DeltaAggregatedResources`).
+    Delta,
+    /// State of the world (`StreamAggregatedResources`).
+    Sotw,
+}
+
 /// `google.protobuf.Any` with shared content.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Any {

@@ -3,10 +3,14 @@
 #[cfg(any(test, feature = "file"))]
 pub mod file;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
 use zeroize::Zeroizing;
+
+/// Entries by name, as a Secret holds them; wiped when dropped.
+pub type Entries = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// Who may read an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,7 +74,7 @@ impl Reading {
                 }
             };
             let document = document(text, item.line);
-            let line = |path: &str| match parse::line_of(document, path) {
+            let line = |path: &str| match mesh_api::typed::line_of(document, path) {
                 Some(line) => item.line + line.saturating_sub(1),
                 None => item.line,
             };

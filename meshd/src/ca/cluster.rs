@@ -18,8 +18,9 @@ use kube::{Client, Error as ClientError};
 use mesh_api::names::{CACERTS_SECRET, MANAGED_BY, MANAGED_BY_LABEL, SELF_SIGNED_CA_SECRET};
 use mesh_ca::authority::LocalAuthority;
 use mesh_ca::plugged::{self, CaCerts, PluggedError};
-use mesh_ca::secret::{self, Entries, HeldError, Written, overlaps};
+use mesh_ca::secret::{self, HeldError, Written, overlaps};
 use mesh_ca::selfsigned::Options;
+use mesh_ca::store::Entries;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 

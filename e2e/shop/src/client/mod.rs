@@ -5,7 +5,7 @@ pub(crate) mod grpc;
 mod histogram;
 mod http1;
 mod stats;
-mod tcp;
+pub(crate) mod tcp;
 mod ws;
 
 use anyhow::{Context, Result};

@@ -9,9 +9,11 @@ use crate::call::{Failure, FailureKind};
 use crate::cli::TcpClient;
 use crate::client::drive::{Work, drive};
 use crate::client::stats::{Outcome, Report};
-use crate::service::tcp_echo::LINE_BYTES;
 use crate::stop::Stop;
 use crate::target;
+
+/// Longest line with its end (bytes); the server ends the connection at a longer one.
+pub(crate) const LINE_BYTES: u64 = 64 << 10;
 
 struct Talker {
     address: Arc<str>,

@@ -8,13 +8,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cli;
+use crate::client::tcp::LINE_BYTES;
 use crate::identity::Identity;
 use crate::knobs::Knobs;
 use crate::serve::{self, HealthOnly, Server};
 use crate::stop::Stop;
-
-/// Longest line with its end (bytes); a longer one ends the connection.
-pub(crate) const LINE_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
 struct Echo {

@@ -32,14 +32,7 @@ use crate::discovery::{
 };
 use crate::type_url::TypeUrl;
 
-/// Variant of the protocol; fixed for a stream by the gRPC method that opened it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// Incremental (`DeltaAggregatedResources`).
-    Delta,
-    /// State of the world (`StreamAggregatedResources`).
-    Sotw,
-}
+pub use crate::discovery::Protocol;
 
 /// A message from the proxy to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::EncodeError;
 use super::common::{address, ads, any, duration, unpack};
-use crate::ads::Protocol;
+use crate::discovery::Protocol;
 use crate::ir::Resource;
 use crate::ir::http::RouteSource;
 use crate::ir::route::RouteHosts;

@@ -8,7 +8,7 @@ use mesh_api::text::Str;
 use super::common::{ads, bool_value, duration, expect_ads, read_bool, read_duration, read_u32, u32_value};
 use super::error::{At, DecodeError, EncodeError, each_arc, fail, leftover, only, required};
 use super::metadata::Metadata;
-use super::{access_log, filter, route};
+use super::{access_log, filter, route_config};
 use crate::ir::PerMillion;
 use crate::ir::http::{
     CertDetails, Codec, Edge, EscapedSlashes, ForwardClientCert, HttpConnection, HttpLimits, PathPolicy, RouteSource,
@@ -142,7 +142,7 @@ fn drop_silent_fields(message: &mut Message) -> Result<(), DecodeError> {
 
 fn encode_routes(routes: &RouteSource) -> Result<RouteSpecifier, EncodeError> {
     Ok(match routes {
-        RouteSource::Inline(config) => RouteSpecifier::RouteConfig(route::encode_config(config).at("routes")?),
+        RouteSource::Inline(config) => RouteSpecifier::RouteConfig(route_config::encode(config).at("routes")?),
         RouteSource::Named(name) => {
             RouteSpecifier::Rds(pb::hcm::Rds { config_source: Some(ads()), route_config_name: name.to_string() })
         }
@@ -152,7 +152,7 @@ fn encode_routes(routes: &RouteSource) -> Result<RouteSpecifier, EncodeError> {
 fn decode_routes(message: Option<RouteSpecifier>) -> Result<RouteSource, DecodeError> {
     match required(message, "route_specifier")? {
         RouteSpecifier::RouteConfig(config) => {
-            Ok(RouteSource::Inline(Arc::new(route::decode_config(config).at("route_config")?)))
+            Ok(RouteSource::Inline(Arc::new(route_config::decode(config).at("route_config")?)))
         }
         RouteSpecifier::Rds(rds) => {
             expect_ads(rds.config_source, "rds.config_source")?;

@@ -29,6 +29,7 @@ mod names;
 mod node;
 mod retry;
 mod route;
+mod route_config;
 mod secret;
 mod tls;
 mod value;
@@ -69,7 +70,7 @@ pub fn encode(resource: &Resource) -> Result<Encoded, EncodeError> {
         Resource::Cluster(cluster) => cluster::encode(cluster)?.encode_to_vec(),
         Resource::Endpoints(endpoints) => endpoint::encode(endpoints).encode_to_vec(),
         Resource::Listener(listener) => listener::encode(listener)?.encode_to_vec(),
-        Resource::Routes(routes) => route::encode_config(routes)?.encode_to_vec(),
+        Resource::Routes(routes) => route_config::encode(routes)?.encode_to_vec(),
         Resource::VirtualHost(host) => vhost::encode(host)?.encode_to_vec(),
         Resource::Secret(secret) => secret::encode(secret).encode_to_vec(),
         Resource::Names(names) => names::encode(names).encode_to_vec(),
@@ -91,7 +92,7 @@ pub fn decode(type_url: TypeUrl, bytes: &Bytes) -> Result<Resource, DecodeError>
         TypeUrl::Cluster => cluster::decode(read(bytes)?).map(Resource::Cluster),
         TypeUrl::Endpoint => endpoint::decode(read(bytes)?).map(Resource::Endpoints),
         TypeUrl::Listener => listener::decode(read(bytes)?).map(Resource::Listener),
-        TypeUrl::RouteConfiguration => route::decode_config(read(bytes)?).map(Resource::Routes),
+        TypeUrl::RouteConfiguration => route_config::decode(read(bytes)?).map(Resource::Routes),
         TypeUrl::VirtualHost => vhost::decode(read(bytes)?).map(Resource::VirtualHost),
         TypeUrl::Secret => secret::decode(read(bytes)?).map(Resource::Secret),
         TypeUrl::NameTable => names::decode(read(bytes)?).map(Resource::Names),

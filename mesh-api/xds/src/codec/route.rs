@@ -1,4 +1,4 @@
-//! Route configurations and routes.
+//! Routes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use mesh_api::text::Str;
 
 use super::common::{
-    ads, bool_value, duration, expect_ads, inline, read_bool, read_duration, read_inline, read_limit, read_port,
-    read_runtime_share, read_u32, share, u32_value,
+    bool_value, duration, inline, read_bool, read_duration, read_inline, read_limit, read_port, read_runtime_share,
+    read_u32, share, u32_value,
 };
-use super::error::{At, DecodeError, EncodeError, bad, each, each_arc, fail, leftover, required};
+use super::error::{At, DecodeError, EncodeError, bad, each_arc, fail, leftover, required};
 use super::metadata::Metadata;
-use super::{filter, matcher, retry, vhost};
+use super::{filter, matcher, retry};
 use crate::ir::PerMillion;
 use crate::ir::route::{
     Action, Destination, Direct, Edits, Forward, HeaderEdits, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath,
-    RedirectPort, Route, RouteConfig, RouteHosts, RouteMatch, WeightedCluster,
+    RedirectPort, Route, RouteMatch, WeightedCluster,
 };
 use crate::pb;
 use crate::pb::core::header_value_option::HeaderAppendAction;
@@ -26,45 +26,9 @@ use crate::pb::route::route_match::PathSpecifier;
 use crate::pb::route::weighted_cluster::ClusterWeight;
 
 /// Longest body of a direct answer, in bytes; Envoy's own bound would be 4 KiB.
-const MAX_DIRECT_BODY_BYTES: u32 = 1 << 20;
+pub(super) const MAX_DIRECT_BODY_BYTES: u32 = 1 << 20;
 /// Envoy's default route timeout.
 const TIMEOUT: Duration = Duration::from_secs(15);
-
-pub(super) fn encode_config(config: &RouteConfig) -> Result<pb::route::RouteConfiguration, EncodeError> {
-    let (hosts, apart) = match &config.hosts {
-        RouteHosts::Inline(hosts) => (each("virtual_hosts", &**hosts, |host| vhost::encode(host))?, None),
-        RouteHosts::Apart => (Vec::new(), Some(pb::route::Vhds { config_source: Some(ads()) })),
-    };
-    Ok(pb::route::RouteConfiguration {
-        name: config.name.to_string(),
-        virtual_hosts: hosts,
-        vhds: apart,
-        ignore_port_in_host_matching: config.ignore_port,
-        validate_clusters: bool_value(false),
-        max_direct_response_body_size_bytes: u32_value(MAX_DIRECT_BODY_BYTES),
-        ..pb::route::RouteConfiguration::default()
-    })
-}
-
-pub(super) fn decode_config(mut message: pb::route::RouteConfiguration) -> Result<RouteConfig, DecodeError> {
-    let hosts = std::mem::take(&mut message.virtual_hosts);
-    let hosts = match message.vhds.take() {
-        None => RouteHosts::Inline(each_arc("virtual_hosts", hosts, |host| vhost::decode(host).map(Arc::new))?),
-        Some(vhds) if hosts.is_empty() => {
-            expect_ads(vhds.config_source, "vhds.config_source")?;
-            RouteHosts::Apart
-        }
-        Some(_) => return fail("excludes virtual_hosts").at("vhds"),
-    };
-    // Whether Envoy checks clusters at load time, its bound on bodies (ours is fixed), and notes for others.
-    message.validate_clusters = None;
-    message.max_direct_response_body_size_bytes = None;
-    message.metadata = None;
-    let name = std::mem::take(&mut message.name).into();
-    let ignore_port = std::mem::take(&mut message.ignore_port_in_host_matching);
-    leftover(&message)?;
-    Ok(RouteConfig { name, hosts, ignore_port })
-}
 
 pub(super) fn encode(route: &Route) -> Result<pb::route::Route, EncodeError> {
     let mut metadata = Metadata::default();

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, ObjectKey};
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
+use mesh_api::object::AnyObject;
 use mesh_api::text::Str;
 
 /// One event of a source.

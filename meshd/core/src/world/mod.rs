@@ -29,9 +29,10 @@ use mesh_api::crd::security::authorization_policy::AuthorizationPolicy;
 use mesh_api::crd::security::peer_authentication::PeerAuthentication;
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, ObjectKey};
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
 use mesh_api::mesh_config::MeshConfig;
 use mesh_api::names::MESH_CONFIG_KEY;
+use mesh_api::object::AnyObject;
 use mesh_api::object::Object;
 use mesh_api::text::Str;
 

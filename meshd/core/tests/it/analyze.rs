@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use mesh_api::codes::Code as FindingCode;
 use mesh_api::finding::Finding;
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
+use mesh_api::object::AnyObject;
 use mesh_api::validate::validate;
 use serde::Deserialize as _;
 use serde_json::Value;

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use mesh_api::ids::{ClusterId, Name, Namespace};
-use mesh_api::kinds::AnyObject;
 use mesh_api::labels::Labels;
 use mesh_api::names::{CLUSTER_DOMAIN, DEFAULT_CLUSTER_ID};
+use mesh_api::object::AnyObject;
 use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::Locality;
 use meshd_core::proxy::{Flavor, Interception, ProxyType, ProxyView};

@@ -1,6 +1,6 @@
 //! Objects with one field spoilt: nothing panics, and what is made can be sent and is accepted by the proxy.
 
-use mesh_api::kinds::AnyObject;
+use mesh_api::object::AnyObject;
 use mesh_api_xds::codec;
 use mesh_api_xds::ir::Resource;
 use mesh_proxy_core::plan::{Delta, Plan};

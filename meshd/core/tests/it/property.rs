@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_api::ids::{ClusterId, ObjectKey};
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
 use mesh_api::names::DEFAULT_CLUSTER_ID;
+use mesh_api::object::AnyObject;
 use mesh_api_xds::ir::Resource;
 use mesh_api_xds::type_url::TypeUrl;
 use meshd_core::proxy::ProxyView;

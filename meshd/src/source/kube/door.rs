@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use mesh_api::crd::core::pod::PodStatus;
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
 use mesh_api::labels::Labels;
 use mesh_api::meta::Meta;
 use mesh_api::names::SERVICE_NAME_LABEL;
+use mesh_api::object::AnyObject;
 
 /// The whole object once more, as `kubectl apply` keeps it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -107,7 +108,7 @@ fn kept(labels: &Labels, keep: impl Fn(&str) -> bool) -> Labels {
 
 #[cfg(test)]
 mod tests {
-    use mesh_api::parse::received;
+    use mesh_api::received::received;
 
     use super::*;
 

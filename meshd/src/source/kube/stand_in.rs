@@ -4,9 +4,10 @@ use mesh_api::crd::common::WorkloadSelector;
 use mesh_api::crd::security::authorization_policy::{Action, AuthorizationPolicy, Rule};
 use mesh_api::crd::security::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
 use mesh_api::finding::Finding;
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
+use mesh_api::object::AnyObject;
 use mesh_api::object::Object;
-use mesh_api::parse::Refused;
+use mesh_api::received::Refused;
 
 /// What stands in for an object that cannot be read, and what to tell about it. No other kind than the policies gets one:
 /// without a route or a rule for a destination, requests go the usual way.
@@ -33,7 +34,7 @@ pub(super) fn stand_in(kind: Kind, refused: &Refused) -> (Option<AnyObject>, Fin
 
 #[cfg(test)]
 mod tests {
-    use mesh_api::parse::received;
+    use mesh_api::received::received;
 
     use super::*;
 

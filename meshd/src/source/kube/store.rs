@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_api::finding::Finding;
 use mesh_api::ids::{ClusterId, Name, Namespace, ObjectKey, Revision};
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
 use mesh_api::labels::Labels;
 use mesh_api::mesh_config::{LabelSelector, MeshConfig};
 use mesh_api::meta::Meta;
 use mesh_api::names::{MESH_CONFIG_KEY, REVISION_LABEL};
-use mesh_api::parse::{Received, Refused};
+use mesh_api::object::AnyObject;
+use mesh_api::received::{Received, Refused};
 use mesh_api::text::Str;
 use meshd_core::world::{Change, MeshConfigPlace};
 

@@ -17,7 +17,7 @@ use mesh_api::codes::Code;
 use mesh_api::finding::Finding;
 use mesh_api::kinds::Kind;
 use mesh_api::meta::Meta;
-use mesh_api::parse::received;
+use mesh_api::received::received;
 use mesh_api::text::Str;
 use mesh_api_rt::backoff::Backoff;
 use mesh_api_rt::report::Report;

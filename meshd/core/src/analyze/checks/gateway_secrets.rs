@@ -1,6 +1,7 @@
 //! Secrets that Gateways name: whether they are there, beside the gateway's pods, and hold a certificate.
 
-use mesh_api::kinds::{AnyObject, Kind};
+use mesh_api::kinds::Kind;
+use mesh_api::object::AnyObject;
 
 use super::Check;
 use crate::analyze::message::{INVALID_CREDENTIAL, Messages};

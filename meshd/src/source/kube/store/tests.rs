@@ -1,4 +1,4 @@
-use mesh_api::parse::received;
+use mesh_api::received::received;
 use serde_json::{Value, json};
 
 use super::*;

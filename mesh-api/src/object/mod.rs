@@ -1,5 +1,7 @@
 //! `Object<S>`: metadata and a spec, read straight from YAML or JSON without an untyped value in between.
 
+mod any;
+
 use std::{fmt, marker::PhantomData};
 
 use serde::{
@@ -7,6 +9,7 @@ use serde::{
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor, value::StrDeserializer},
 };
 
+pub use self::any::AnyObject;
 use crate::{ids::ObjectKey, kinds::Kind, meta::Meta, text::Str};
 
 /// Where a kind keeps its content.

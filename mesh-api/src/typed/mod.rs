@@ -1,4 +1,7 @@
-//! Untyped value to typed object, with the path of the first field that does not fit.
+//! Untyped value to typed object, with the path of the first field that does not fit; the fields that a type has.
+
+mod path;
+mod shape;
 
 use std::{fmt, mem};
 
@@ -12,7 +15,11 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::path::Path;
+use self::path::Path;
+pub(crate) use self::shape::object_shape;
+#[cfg(test)]
+pub(crate) use self::shape::schema_of;
+pub use self::{path::line_of, shape::Shape};
 
 /// A field that does not fit its type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,14 +2,16 @@
 
 use serde_json::Value;
 
-use super::{prune_all_nulls, typed::from_value};
 use crate::{
     codes::Code,
     finding::{Finding, MAX_PER_OBJECT},
     ids::ObjectKey,
-    kinds::{AnyObject, Kind},
+    kinds::Kind,
     labels::Selector,
     meta::Meta,
+    object::AnyObject,
+    parse::prune_all_nulls,
+    typed::from_value,
     validate::validate,
 };
 

@@ -7,12 +7,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    codes::Code,
-    finding::Finding,
-    kinds::Kind,
-    mesh_config::{MeshConfig, proxy::ProxyConfig},
-};
+use crate::{codes::Code, finding::Finding, kinds::Kind};
 
 /// Fields of objects: kind, path, what to know.
 pub(crate) const FIELDS: &[(Kind, &str, &str)] = &[
@@ -153,7 +148,6 @@ pub(crate) const KINDS: &[(&str, &str, &str)] = &[
     ("gateway.networking.k8s.io", "UDPRoute", "UDP is not proxied"),
     ("gateway.networking.k8s.io", "ReferenceGrant", "there is nothing yet that it could allow"),
     ("gateway.networking.k8s.io", "BackendTLSPolicy", "use DestinationRule of networking.istio.io"),
-    ("networking.k8s.io", "Ingress", "use Gateway and VirtualService of networking.istio.io"),
 ];
 
 /// What to know about a kind that does not act yet.
@@ -162,34 +156,20 @@ pub(crate) fn kind(group: &str, kind: &str) -> Option<&'static str> {
 }
 
 /// Fields of an object that do not act yet.
-pub(super) fn fields(kind: Kind, object: &impl Serialize) -> Vec<Finding> {
+pub(crate) fn fields(kind: Kind, object: &impl Serialize) -> Vec<Finding> {
     let rows: Vec<(&str, &str)> = FIELDS.iter().filter(|row| row.0 == kind).map(|row| (row.1, row.2)).collect();
     if rows.is_empty() { Vec::new() } else { walk(object, &rows) }
 }
 
 /// Annotations of an object that do not act yet.
-pub(super) fn annotations(kind: Kind, meta: &crate::meta::Meta) -> Vec<Finding> {
+pub(crate) fn annotations(kind: Kind, meta: &crate::meta::Meta) -> Vec<Finding> {
     let set =
         ANNOTATIONS.iter().filter(|row| row.0 == kind && meta.annotations.get(row.1).is_some_and(|v| v == "true"));
     set.map(|row| finding(format!("metadata.annotations.{}", row.1), row.2)).collect()
 }
 
-/// Fields of the mesh configuration that do not act yet.
-pub(crate) fn mesh_config(config: &MeshConfig) -> Vec<Finding> {
-    let mut findings = walk(config, MESH_CONFIG);
-    for mut finding in config.default_config.iter().flat_map(proxy_config) {
-        finding.path = format!("defaultConfig.{}", finding.path).into();
-        findings.push(finding);
-    }
-    findings
-}
-
-/// Fields of a proxy's configuration that do not act yet.
-pub(crate) fn proxy_config(config: &ProxyConfig) -> Vec<Finding> {
-    walk(config, PROXY_CONFIG)
-}
-
-fn walk(object: &impl Serialize, rows: &[(&str, &str)]) -> Vec<Finding> {
+/// Fields of `object` that a row names.
+pub(crate) fn walk(object: &impl Serialize, rows: &[(&str, &str)]) -> Vec<Finding> {
     // Fields with their default value are not written, so whatever is there was set.
     let value = serde_json::to_value(object).unwrap_or_default();
     let mut findings = Vec::new();
@@ -281,7 +261,8 @@ mod tests {
     use crate::{
         kinds::Kind,
         mesh_config::{MeshConfig, proxy::ProxyConfig},
-        parse::{Shape, parse},
+        parse::parse,
+        typed::Shape,
     };
 
     /// Whether the pattern leads to a field of the shape.
