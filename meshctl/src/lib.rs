@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cmd;
 pub mod context;
 pub mod demo;
+pub mod effective;
 pub mod error;
 pub mod exit;
 pub mod files;

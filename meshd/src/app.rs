@@ -111,6 +111,7 @@ struct Pipeline {
     findings: Arc<Findings>,
     published: watch::Receiver<Option<Published>>,
     ask: mpsc::Sender<Question>,
+    translate: Arc<dyn Translate>,
 }
 
 /// What proxies are served with.
@@ -235,7 +236,7 @@ impl Starting {
             };
             self.tasks.spawn(worker.run(self.drain.watcher()));
         }
-        Pipeline { registry, queue, findings, published, ask }
+        Pipeline { registry, queue, findings, published, ask, translate }
     }
 
     /// What proxies are served with, and the TLS side of it, which follows the authority.
@@ -339,6 +340,7 @@ impl Pipeline {
             published: self.published.clone(),
             ask: self.ask.clone(),
             ready,
+            translate: Arc::clone(&self.translate),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! `meshctl revision`: which control planes there are.
+//! `meshctl revision`: which control planes there are, and how what they compute differs.
+
+use std::collections::BTreeSet;
 
 use clap::Subcommand;
 use k8s_openapi::api::core::v1::Pod;
@@ -8,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::cmd::OutputArgs;
 use crate::context::Context;
+use crate::effective;
 use crate::error::CliError;
+use crate::exit::Exit;
 use crate::install::cluster::Cluster;
 use crate::install::object::{Kind, Object, TAG_LABEL};
 use crate::install::{apply, remove, tag, wait};
@@ -30,6 +34,8 @@ pub enum RevisionCommand {
     List(ListArgs),
     /// Show what belongs to a revision
     Describe(DescribeArgs),
+    /// Show what two revisions compute otherwise for the same proxies
+    Diff(DiffArgs),
 }
 
 /// How to list.
@@ -52,6 +58,22 @@ pub struct DescribeArgs {
     pub output: OutputArgs,
 }
 
+/// Which revisions.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  meshctl revision diff default canary\n  meshctl revision diff default canary -n shop -o json\n\n\
+    Exit code: 0 when both compute the same, 1 when they do not."
+)]
+pub struct DiffArgs {
+    /// The revision that counts now
+    pub from: String,
+    /// The revision that is to count
+    pub to: String,
+    /// How changes are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 impl RevisionArgs {
     /// How the report is shown.
     #[must_use]
@@ -59,6 +81,7 @@ impl RevisionArgs {
         match &self.command {
             RevisionCommand::List(args) => args.output.output,
             RevisionCommand::Describe(args) => args.output.output,
+            RevisionCommand::Diff(args) => args.output.output,
         }
     }
 }
@@ -73,6 +96,7 @@ pub fn run(context: &Context, args: &RevisionArgs) -> Result<Report, CliError> {
         match &args.command {
             RevisionCommand::List(_) => list(&cluster).await,
             RevisionCommand::Describe(args) => describe(&cluster, &args.revision).await,
+            RevisionCommand::Diff(args) => diff(context, &cluster, args).await,
         }
     })
 }
@@ -149,6 +173,17 @@ async fn list(cluster: &Cluster) -> Result<Report, CliError> {
     }
     let notes = if all.is_empty() { vec!["there are no revisions of ours".to_owned()] } else { Vec::new() };
     Ok(Report { table, data: all.iter().map(Facts::to_json).collect(), notes, ..Report::default() })
+}
+
+async fn diff(context: &Context, cluster: &Cluster, args: &DiffArgs) -> Result<Report, CliError> {
+    let wanted = context.kube.namespace.clone().map(|namespace| BTreeSet::from([namespace]));
+    let found = effective::compare(&cluster.kube, &args.from, &args.to, wanted.as_ref()).await?;
+    let mut notes = found.notes.clone();
+    notes.push(found.summary(&args.from, &args.to));
+    let exit = if found.differences.is_empty() { Exit::Ok } else { Exit::User };
+    let data = found.to_json(&args.from, &args.to);
+    let table = if found.differences.is_empty() { Table::default() } else { found.table() };
+    Ok(Report { table, data, notes, exit, ..Report::default() })
 }
 
 async fn describe(cluster: &Cluster, revision: &str) -> Result<Report, CliError> {

@@ -1,11 +1,14 @@
 //! `meshctl tag`: further names of revisions.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cmd::OutputArgs;
 use crate::cmd::install::confirm;
 use crate::context::Context;
+use crate::effective;
 use crate::error::CliError;
 use crate::install::cluster::Cluster;
 use crate::install::manifest::{to_value, to_yaml};
@@ -26,7 +29,7 @@ pub struct TagArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum TagCommand {
     /// Let a tag stand for a revision
-    Set(SetArgs),
+    Set(MoveArgs),
     /// Print what `set` would write
     Generate(SetArgs),
     /// List the tags
@@ -62,6 +65,22 @@ pub struct SetArgs {
     pub output: OutputArgs,
 }
 
+/// Which tag for which revision, and whether it is meant.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  meshctl tag set prod --revision 1-31\n  meshctl tag set default --revision canary --overwrite\n  \
+    meshctl tag set prod --revision canary --overwrite --dry-run\n\nBefore a tag moves, both revisions are asked what they \
+    compute for the workloads of its namespaces, and what differs is shown."
+)]
+pub struct MoveArgs {
+    /// Which tag for which revision.
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Only show what would change for the workloads of the tag's namespaces
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// How to list.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  meshctl tag list -o json")]
@@ -89,7 +108,7 @@ impl TagArgs {
         match &self.command {
             TagCommand::Generate(args) if args.output.output == Format::Json => Format::Json,
             TagCommand::Generate(_) | TagCommand::Remove(_) => Format::Table,
-            TagCommand::Set(args) => args.output.output,
+            TagCommand::Set(args) => args.set.output.output,
             TagCommand::List(args) => args.output.output,
         }
     }
@@ -123,13 +142,14 @@ fn wish<'a>(context: &'a Context, args: &'a SetArgs) -> Wish<'a> {
     Wish { tag: &args.tag, revision: &args.revision, namespace: &context.kube.istio_namespace }
 }
 
-async fn set(context: &Context, cluster: &Cluster, args: &SetArgs) -> Result<Report, CliError> {
+async fn set(context: &Context, cluster: &Cluster, args: &MoveArgs) -> Result<Report, CliError> {
+    let MoveArgs { set: args, dry_run } = args;
     let wish = wish(context, args);
     let extras = Extras { auto_inject: args.auto_inject_namespaces };
     let objects = tag::objects(cluster, &wish, Some(extras)).await?;
     let known = tag::hooks(cluster).await?;
     let known = known.iter().find(|hook| hook.label(TAG_LABEL) == args.tag).map(|hook| hook.revision().to_owned());
-    if let Some(known) = known.filter(|known| *known != args.revision && !args.overwrite) {
+    if let Some(known) = known.as_ref().filter(|known| **known != args.revision && !args.overwrite && !dry_run) {
         return Err(CliError::user(format!("the tag {} stands for the revision {known}", args.tag))
             .hint(format!("meshctl tag set {} --revision {} --overwrite", args.tag, args.revision)));
     }
@@ -137,6 +157,20 @@ async fn set(context: &Context, cluster: &Cluster, args: &SetArgs) -> Result<Rep
         tag::DEFAULT_TAG => tag::default_revision(cluster).await?,
         _ => None,
     };
+    let before = known.or_else(|| default.clone()).filter(|before| *before != args.revision);
+    let switch = switch(cluster, args, before.as_deref()).await?;
+    if *dry_run {
+        let note = format!("dry run: the tag {} would stand for the revision {}", args.tag, args.revision);
+        let Report { table, data, mut notes, .. } = switch;
+        notes.push(note);
+        return Ok(Report { table, data, notes, ..Report::default() });
+    }
+    if context.printer.format == Format::Table && !switch.table.rows.is_empty() {
+        context.printer.note(&switch.table.to_string());
+    }
+    for note in &switch.notes {
+        context.printer.note(note);
+    }
     if let Some(before) = default.filter(|before| *before != args.revision) {
         let what = format!("make {} the default revision instead of {before}", args.revision);
         confirm(context, args.yes || args.overwrite, &what)?;
@@ -146,7 +180,30 @@ async fn set(context: &Context, cluster: &Cluster, args: &SetArgs) -> Result<Rep
         "the tag {} stands for the revision {}; pods of namespaces with istio.io/rev={} get its proxies when they start anew",
         args.tag, args.revision, args.tag
     );
-    Ok(Report { data: json!({ "tag": args.tag, "revision": args.revision }), notes: vec![note], ..Report::default() })
+    let data = json!({ "tag": args.tag, "revision": args.revision, "switch": switch.data });
+    Ok(Report { data, notes: vec![note], ..Report::default() })
+}
+
+/// What the switch from another revision changes for the workloads of the tag's namespaces. That it cannot be found out is
+/// told and keeps nobody from switching: the old revision may be the one that does not work.
+async fn switch(cluster: &Cluster, args: &SetArgs, before: Option<&str>) -> Result<Report, CliError> {
+    let Some(before) = before else { return Ok(Report::default()) };
+    let namespaces: BTreeSet<String> = tag::namespaces(cluster, &args.tag).await?.into_iter().collect();
+    if namespaces.is_empty() {
+        return Ok(Report { notes: vec![format!("no namespace uses the tag {} yet", args.tag)], ..Report::default() });
+    }
+    match effective::compare(&cluster.kube, before, &args.revision, Some(&namespaces)).await {
+        Ok(found) => {
+            let table = if found.differences.is_empty() { Table::default() } else { found.table() };
+            let mut notes = found.notes.clone();
+            notes.push(found.summary(before, &args.revision));
+            Ok(Report { table, data: found.to_json(before, &args.revision), notes, ..Report::default() })
+        }
+        Err(error) => {
+            let note = format!("not known what the switch from {before} changes: {}", error.message);
+            Ok(Report { notes: vec![note], ..Report::default() })
+        }
+    }
 }
 
 async fn list(cluster: &Cluster) -> Result<Report, CliError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_api::text::Str;
 use mesh_api_xds::codec;
-use mesh_api_xds::encoded::Encoded;
+use mesh_api_xds::encoded::{Encoded, ResourceSet};
 use mesh_api_xds::type_url::TypeUrl;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,12 +31,16 @@ struct Item {
 
 /// What a proxy is to be served.
 pub(super) fn page(connection: &Connection, types: &[TypeUrl]) -> Page {
-    let set = connection.delivered();
+    of_set(connection.key.0.clone(), &connection.delivered(), types)
+}
+
+/// What is in a set of resources.
+pub(super) fn of_set(proxy: Str, set: &ResourceSet, types: &[TypeUrl]) -> Page {
     let of = |type_url: &TypeUrl| {
         let items = set.of(*type_url).items().iter().map(|resource| item(*type_url, resource));
         (type_url.short(), items.collect())
     };
-    Page { proxy: connection.key.0.clone(), generation: set.generation, resources: types.iter().map(of).collect() }
+    Page { proxy, generation: set.generation, resources: types.iter().map(of).collect() }
 }
 
 fn item(type_url: TypeUrl, resource: &Encoded) -> Item {

@@ -12,7 +12,10 @@
 //! | `/debug/endpointz` | endpoints of each service |
 //! | `/debug/config_dump?proxyID=…` | what a proxy is served |
 //! | `/debug/edsz?proxyID=…` | the endpoints of that |
+//! | `/debug/nodez` | the connected proxies, described for `/debug/computed` |
+//! | `POST /debug/computed` | what a proxy that is described would be served; see [`computed`] |
 
+mod computed;
 mod configz;
 mod dump;
 mod endpointz;
@@ -29,12 +32,14 @@ use mesh_api_xds::type_url::TypeUrl;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::computed::ComputeError;
 use crate::findings::{Findings, merge};
 use crate::hub::{Published, Question};
 use crate::push::registry::{Connection, Registry};
+use crate::push::translate::Translate;
 
 /// What the pages show.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Pages {
     /// Who is connected.
     pub(crate) registry: Arc<Registry>,
@@ -46,6 +51,8 @@ pub(crate) struct Pages {
     pub(crate) ask: mpsc::Sender<Question>,
     /// Whether proxies are served.
     pub(crate) ready: watch::Receiver<bool>,
+    /// What makes resources.
+    pub(crate) translate: Arc<dyn Translate>,
 }
 
 impl Pages {
@@ -61,6 +68,7 @@ impl Pages {
             .with_version(build_info!("meshd"));
         let listed: Vec<_> = [
             (Method::GET, "/debug/", "Pages for callers on this host; GET /debug/ lists them"),
+            (Method::POST, "/debug/", "As above, for those that are given something"),
             (Method::GET, "/logging", "Log levels by scope, for callers on this host"),
             (Method::POST, "/logging", "Change log levels: ?level=debug, ?paths=scope:level,… or ?scope=level"),
         ]
@@ -107,6 +115,16 @@ impl Pages {
                 "/debug/edsz",
                 "Endpoints that a proxy is served: ?proxyID=name.namespace",
                 page(|this, request| this.dump(request, &[TypeUrl::Endpoint])),
+            )
+            .get(
+                "/debug/nodez",
+                "The connected proxies, described for /debug/computed",
+                page(|this, _| Response::json(&computed::nodes(&this.registry))),
+            )
+            .post(
+                "/debug/computed",
+                "What a proxy that the body describes would be served",
+                page(|this, request| this.computed(request)),
             )
             .route_async(Method::GET, "/debug/configz", "The objects as they were read", move |_| {
                 let this = Arc::clone(&asking);
@@ -164,6 +182,20 @@ impl Pages {
         }
     }
 
+    fn computed(&self, request: &Request) -> Response {
+        let Some(published) = self.published.borrow().clone() else {
+            return Response::text(StatusCode::SERVICE_UNAVAILABLE, "sources are not synced\n");
+        };
+        match computed::computed(request.body(), &published, &*self.translate) {
+            Ok(page) => Response::json(&page),
+            Err(error @ ComputeError::Malformed(_)) => Response::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(error @ ComputeError::Failed) => {
+                tracing::error!("Translation for a described proxy failed");
+                Response::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+            }
+        }
+    }
+
     async fn configz(&self) -> Response {
         let (tell, told) = oneshot::channel();
         let question: Question = Box::new(move |world| {
@@ -198,6 +230,8 @@ mod tests {
     use std::net::SocketAddr;
 
     use mesh_api_rt::metrics::Metrics;
+    use mesh_api_xds::encoded::Encoded;
+    use meshd_core::translate::Translator;
 
     use super::*;
     use crate::push::registry::tests::mk_metrics;
@@ -210,6 +244,7 @@ mod tests {
             published: watch::channel(None).1,
             ask: mpsc::channel(1).0,
             ready: watch::channel(ready).1,
+            translate: Arc::new(Translator::<Encoded>::default()),
         };
         pages.router(Metrics::new().share(), None)
     }
