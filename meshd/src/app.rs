@@ -25,21 +25,24 @@ use meshd_core::translate::Translator;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::auth::Authenticator;
+use crate::auth::reviewer::Reviewer;
 use crate::ca::cluster::ClusterCa;
-use crate::ca::reviewer::Reviewer;
+use crate::ca::expiry::Expiries;
 use crate::ca::roots::{CaOptions, Keep, Roots, Serving};
 use crate::ca::service::Certificates;
 use crate::config::{Config, DEFAULT_REVISION};
-use crate::controller::Owner;
-use crate::controller::duties::{Duties, Running};
 use crate::debug::Pages;
+use crate::duties::{Duties, Running};
 use crate::findings::Findings;
-use crate::hub::{Hub, Outlets, Published, Question};
+use crate::hub::{Hub, Outlets, Question};
 use crate::kube;
 use crate::metrics::{
     ByVersion, CaMetrics, ControllerMetrics, InfoMetrics, PushMetrics, ReviewMetrics, ServerMetrics, WatchMetrics,
     WebhookMetrics,
 };
+use crate::owner::Owner;
+use crate::published::Published;
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
 use crate::push::translate::Translate;
@@ -47,12 +50,11 @@ use crate::push::worker::Worker;
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::source::kube::{KubeSource, Viewer};
-use crate::xds::auth::Authenticator;
+use crate::tls::Current;
 use crate::xds::limit::Pace;
 use crate::xds::server::{Port, Services};
 use crate::xds::service::Discovery;
 use crate::xds::stream::Streams;
-use crate::xds::tls::Current;
 
 /// Events that sources may be ahead of the hub.
 const EVENTS: usize = 256;
@@ -112,6 +114,7 @@ struct Pipeline {
     published: watch::Receiver<Option<Published>>,
     ask: mpsc::Sender<Question>,
     translate: Arc<dyn Translate>,
+    expiries: Expiries,
 }
 
 /// What proxies are served with.
@@ -236,7 +239,7 @@ impl Starting {
             };
             self.tasks.spawn(worker.run(self.drain.watcher()));
         }
-        Pipeline { registry, queue, findings, published, ask, translate }
+        Pipeline { registry, queue, findings, published, ask, translate, expiries: Expiries::default() }
     }
 
     /// What proxies are served with, and the TLS side of it, which follows the authority.
@@ -257,7 +260,7 @@ impl Starting {
         let authenticator = Arc::new(Authenticator { trust, tokens: Arc::new(tokens), reviewer });
         tasks.spawn(follow_mesh(pipeline.published.clone(), Arc::clone(&authenticator), drain.watcher()));
         let serving = Serving::default();
-        let options = ca_options(config, domain);
+        let options = ca_options(config, domain, pipeline.expiries.clone());
         let keep = match client.clone() {
             Some(client) => {
                 let revision = config.kubernetes.as_ref().map_or(DEFAULT_REVISION, |of| of.revision.as_str());
@@ -341,6 +344,7 @@ impl Pipeline {
             ask: self.ask.clone(),
             ready,
             translate: Arc::clone(&self.translate),
+            expiries: self.expiries.clone(),
         }
     }
 }
@@ -456,7 +460,7 @@ fn trust_domain(config: &Config, first: &Published) -> anyhow::Result<TrustDomai
     }
 }
 
-fn ca_options(config: &Config, domain: TrustDomain) -> CaOptions {
+fn ca_options(config: &Config, domain: TrustDomain, expiries: Expiries) -> CaOptions {
     CaOptions {
         lifetimes: config.lifetimes,
         root_ttl: config.root_ttl,
@@ -464,6 +468,7 @@ fn ca_options(config: &Config, domain: TrustDomain) -> CaOptions {
         identity: SpiffeId::new(domain.clone(), config.namespace.as_str(), "istiod"),
         dns_names: config.serving_names(),
         domain,
+        expiries,
     }
 }
 

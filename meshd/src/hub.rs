@@ -16,19 +16,11 @@ use tokio::time::sleep_until;
 
 use crate::findings::Findings;
 use crate::metrics::{ByType, PushMetrics, seconds};
+use crate::published::Published;
 use crate::push::queue::Queue;
 use crate::push::registry::Registry;
 use crate::push::translate::{Step, Translate};
 use crate::source::Event;
-
-/// A snapshot that everybody may use.
-#[derive(Clone, Debug)]
-pub(crate) struct Published {
-    /// The snapshot.
-    pub(crate) snapshot: Arc<Snapshot>,
-    /// The newest change that is in it.
-    pub(crate) through: ChangeId,
-}
 
 /// What the hub tells others with.
 #[derive(Clone)]

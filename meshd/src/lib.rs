@@ -13,19 +13,24 @@
 
 pub mod app;
 pub mod args;
+mod auth;
 mod ca;
 pub mod config;
 mod controller;
 mod debug;
+mod duties;
 mod findings;
 mod hub;
 mod kube;
 mod metrics;
+mod owner;
+mod published;
 mod push;
 #[cfg(test)]
 mod reference;
 mod source;
 mod status;
+mod tls;
 pub mod token;
 mod webhook;
 mod xds;

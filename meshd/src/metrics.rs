@@ -162,6 +162,8 @@ mesh_api_rt::metrics! {
         pub(crate) chain_expiry: Gauge = "citadel_server_cert_chain_expiry_timestamp",
         /// When the control plane's own serving certificate expires, in seconds since 1970.
         pub(crate) serving_expiry: Gauge = "meshd_serving_cert_expiry_timestamp",
+        /// Whether the root or the issuing certificate ends within 30 days or has ended, by type: root or issuer.
+        pub(crate) expiring: Family<ByType, Gauge> = "meshd_expiring_certificates",
         /// Renewals of the serving certificate or the authority that failed.
         pub(crate) renewal_failures: Counter = "meshd_ca_renewal_failures_total",
     }

@@ -24,7 +24,7 @@ use mesh_ca::store::Entries;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::controller::said;
+use crate::kube::said;
 
 /// Time for one request.
 const DEADLINE: Duration = Duration::from_secs(10);

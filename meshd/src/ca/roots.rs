@@ -25,8 +25,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::cluster::{ClusterCa, ClusterError};
-use crate::metrics::CaMetrics;
-use crate::xds::tls::{Current, TlsError, server_config, webhook_config};
+use super::expiry::{Alarm, Expiries, Nearness};
+use crate::metrics::{ByType, CaMetrics};
+use crate::tls::{Current, TlsError, server_config, webhook_config};
 
 /// Longest time between two looks at the authority. Istio looks at plugged-in files when they change and at its own root every
 /// hour; a minute does for both.
@@ -54,6 +55,8 @@ pub(crate) struct CaOptions {
     pub(crate) identity: SpiffeId,
     /// Names under which proxies reach us.
     pub(crate) dns_names: Vec<String>,
+    /// Where it is told when certificates end.
+    pub(crate) expiries: Expiries,
 }
 
 /// The TLS configurations with our own certificate.
@@ -138,6 +141,8 @@ pub(crate) struct Roots {
     metrics: CaMetrics,
     /// The last look failed, and that was said.
     failing: bool,
+    expiries: Expiries,
+    alarm: Alarm,
 }
 
 impl Roots {
@@ -176,12 +181,15 @@ impl Roots {
         };
         let authority = Arc::new(ArcSwap::new(authority));
         let bundle = watch::Sender::new(authority.load().bundle().clone());
-        let mut roots = Self { options, kind, authority, bundle, serving, renew_at: now, metrics, failing: false };
+        let (expiries, alarm) = (options.expiries.clone(), Alarm::default());
+        let mut roots =
+            Self { options, kind, authority, bundle, serving, renew_at: now, metrics, failing: false, expiries, alarm };
         // What was due while nobody ran. A full disk is no reason to be without an authority.
         if let Err(error) = roots.follow(now).await {
             roots.failed(&error, "Authority stays as it is");
         }
         roots.renew(now)?;
+        roots.watch(now);
         Ok(roots)
     }
 
@@ -235,6 +243,7 @@ impl Roots {
             // Tried again soon, but not at once.
             self.renew_at = now + LOOK;
         }
+        self.watch(now);
         if std::mem::replace(&mut self.failing, failed) && !failed {
             tracing::info!("Authority is well again");
         }
@@ -312,6 +321,27 @@ impl Roots {
         if let Some(first) = authority.not_after() {
             self.metrics.chain_expiry.set(to_unix(first));
         }
+    }
+
+    /// Sounds the alarm when the authority's certificates come near their end.
+    fn watch(&mut self, now: SystemTime) {
+        let expiries = Expiries::of(&self.authority.load());
+        for expiry in &expiries {
+            let gauge = self.metrics.expiring.get_or_create(&ByType { r#type: expiry.what });
+            gauge.set(i64::from(expiry.nearness(now) > Nearness::Far));
+        }
+        for (expiry, nearness) in self.alarm.nearer(&expiries, now) {
+            let (certificate, expires) = (expiry.what, mesh_ca::time::display(expiry.not_after));
+            match nearness {
+                Nearness::Far => {}
+                Nearness::Soon => tracing::warn!(certificate, expires, "A certificate of the authority expires soon"),
+                Nearness::Urgent => {
+                    tracing::error!(certificate, expires, "A certificate of the authority expires within seven days");
+                }
+                Nearness::Expired => tracing::error!(certificate, expires, "A certificate of the authority has expired"),
+            }
+        }
+        self.expiries.set(expiries);
     }
 
     fn failed(&self, error: &RootsError, consequence: &'static str) {

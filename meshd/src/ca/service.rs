@@ -12,8 +12,8 @@ use mesh_ca::time::display;
 use tonic::codegen::async_trait;
 use tonic::{Request, Response, Status};
 
+use crate::auth::{Authenticator, Peer};
 use crate::metrics::CaMetrics;
-use crate::xds::auth::{Authenticator, Peer};
 
 /// The service.
 #[derive(Debug)]

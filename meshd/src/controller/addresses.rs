@@ -16,9 +16,11 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{Owner, said};
-use crate::hub::{Published, Question};
+use crate::hub::Question;
+use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
+use crate::owner::Owner;
+use crate::published::Published;
 
 /// Shortest time between two looks at everything.
 const LOOK: Duration = Duration::from_millis(500);
@@ -117,7 +119,7 @@ mod tests {
     use mesh_api_rt::metrics::Metrics;
 
     use super::*;
-    use crate::controller::fake::Objects;
+    use crate::kube::fake::Objects;
 
     const PATH: &str = "/apis/networking.istio.io/v1/namespaces/shop/serviceentries/ext";
 

@@ -13,9 +13,10 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{Owner, said};
-use crate::hub::Published;
+use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
+use crate::owner::Owner;
+use crate::published::Published;
 
 /// Shortest time between two looks at everything.
 const LOOK: Duration = Duration::from_secs(1);
@@ -151,7 +152,7 @@ mod tests {
     use mesh_api_rt::metrics::Metrics;
 
     use super::*;
-    use crate::controller::fake::Objects;
+    use crate::kube::fake::Objects;
 
     const INGRESS: &str = "/apis/networking.k8s.io/v1/namespaces/shop/ingresses/web";
     const GATEWAY: &str = "/api/v1/namespaces/istio-system/services/istio-ingressgateway";

@@ -14,8 +14,12 @@ use tokio::sync::watch;
 use tokio::time::{Duration, sleep, sleep_until, timeout};
 
 use super::election::{Election, Record, Step, Timing};
-use super::{Owner, said};
+use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
+use crate::owner::Owner;
+
+/// The lock of everything that one replica does.
+pub(crate) const LOCK: &str = "leader";
 
 /// Time for one request; shorter than a leader may go without renewal.
 const DEADLINE: Duration = Duration::from_secs(4);

@@ -1,57 +1,8 @@
 //! What the control plane does to a cluster, besides reading it: one replica at a time, only to what is its own.
 
 pub(crate) mod addresses;
-pub(crate) mod duties;
 pub(crate) mod election;
-#[cfg(test)]
-pub(crate) mod fake;
 pub(crate) mod ingress;
 pub(crate) mod leader;
 pub(crate) mod root_cert;
 pub(crate) mod webhooks;
-
-use std::collections::BTreeMap;
-
-use mesh_api::names::{MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
-
-use crate::config::DEFAULT_REVISION;
-
-/// Whose the objects are that we make: a control plane of this revision in this namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Owner {
-    /// Namespace of the control plane.
-    pub(crate) namespace: String,
-    /// Its revision.
-    pub(crate) revision: String,
-}
-
-impl Owner {
-    /// A control plane.
-    pub(crate) fn new(namespace: &str, revision: &str) -> Self {
-        Self { namespace: namespace.to_owned(), revision: revision.to_owned() }
-    }
-
-    /// The name of an object that each revision has for itself.
-    pub(crate) fn name(&self, base: &str) -> String {
-        if self.revision == DEFAULT_REVISION { base.to_owned() } else { format!("{base}-{}", self.revision) }
-    }
-
-    /// Whether an object with this revision is looked after here; one without is the default revision's.
-    pub(crate) fn looks_after(&self, revision: Option<&str>) -> bool {
-        revision.unwrap_or(DEFAULT_REVISION) == self.revision
-    }
-
-    /// The labels of everything that we make.
-    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
-        let labels = [(MANAGED_BY_LABEL, MANAGED_BY), (REVISION_LABEL, self.revision.as_str())];
-        labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-    }
-}
-
-/// What the API server, or the way to it, said: one line, without the structure around it.
-pub(crate) fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => mesh_api_rt::report::Report::new(other).to_string(),
-    }
-}

@@ -24,9 +24,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::StreamExt as _;
 
-use super::duties::LOCK;
-use super::{Owner, said};
+use super::leader::LOCK;
+use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
+use crate::owner::Owner;
 
 /// The lock of Istio's controller of the same ConfigMaps.
 const ISTIO_LOCK: &str = "istio-namespace-controller-election";

@@ -27,8 +27,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::StreamExt as _;
 
-use super::{Owner, said};
+use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
+use crate::owner::Owner;
 
 /// Time for one request.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -294,7 +295,7 @@ mod tests {
     use mesh_ca::testing::TestCa;
 
     use super::*;
-    use crate::controller::fake;
+    use crate::kube::fake;
 
     fn mk_client(service: &str, bundle: Option<&TrustBundle>) -> WebhookClientConfig {
         WebhookClientConfig {

@@ -21,7 +21,7 @@ use meshd_core::translate::Wanted;
 use serde::{Deserialize, Serialize};
 
 use super::dump;
-use crate::hub::Published;
+use crate::published::Published;
 use crate::push::registry::Registry;
 use crate::push::translate::Translate;
 use crate::xds::view::view;

@@ -33,8 +33,10 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::computed::ComputeError;
+use crate::ca::expiry::Expiries;
 use crate::findings::{Findings, merge};
-use crate::hub::{Published, Question};
+use crate::hub::Question;
+use crate::published::Published;
 use crate::push::registry::{Connection, Registry};
 use crate::push::translate::Translate;
 
@@ -53,6 +55,8 @@ pub(crate) struct Pages {
     pub(crate) ready: watch::Receiver<bool>,
     /// What makes resources.
     pub(crate) translate: Arc<dyn Translate>,
+    /// When the authority's certificates end.
+    pub(crate) expiries: Expiries,
 }
 
 impl Pages {
@@ -157,7 +161,8 @@ impl Pages {
     }
 
     fn syncz(&self, request: &Request) -> Response {
-        let page = syncz::page(&self.registry, self.published.borrow().as_ref());
+        let now = std::time::SystemTime::now();
+        let page = syncz::page(&self.registry, self.published.borrow().as_ref(), &self.expiries.now(), now);
         match request.param("proxyID") {
             None => Response::json(&page),
             Some(id) => Response::json(&page.only(&id)),
@@ -245,6 +250,7 @@ mod tests {
             ask: mpsc::channel(1).0,
             ready: watch::channel(ready).1,
             translate: Arc::new(Translator::<Encoded>::default()),
+            expiries: Expiries::default(),
         };
         pages.router(Metrics::new().share(), None)
     }

@@ -2,7 +2,8 @@
 //!
 //! ```json
 //! {
-//!   "controlPlane": {"name": "meshd", "version": "0.1.0", "generation": 1763720000001, "change": "12"},
+//!   "controlPlane": {"name": "meshd", "version": "0.1.0", "generation": 1763720000001, "change": "12",
+//!     "certificates": [{"what": "root", "notAfter": "2036-01-31T12:00:00Z", "state": "fine"}]},
 //!   "proxies": [{
 //!     "proxy": "web-1.shop", "node": "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local", "connection": "sidecar~…-7",
 //!     "type": "sidecar", "flavor": "lateen", "namespace": "shop", "name": "web-1", "clusterId": "Kubernetes",
@@ -32,10 +33,10 @@
 //! `EDS`, `LDS`, `RDS`, `VHDS`, `SDS` and `MARK`. Versions of responses are generations of the control plane (incremental) or
 //! hashes of content (state of the world). `generation` is that of the last snapshot that every proxy it concerns has or shows
 //! as `STALE`. `changes` are the last 100, oldest first. `captured` is there when the proxy says whether its workload's traffic
-//! is led through it.
+//! is led through it. `certificates` are the authority's, `state` one of `fine`, `soon` (30 days), `urgent` (seven) and `expired`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_api::text::Str;
 use mesh_api_xds::ads::Protocol;
@@ -45,7 +46,8 @@ use meshd_core::proxy::{Flavor, ProxyType};
 use meshd_core::rollout::{ChangeId, ProxyKey, Rollout};
 use serde::Serialize;
 
-use crate::hub::Published;
+use crate::ca::expiry::Expiry;
+use crate::published::Published;
 use crate::push::registry::{Connection, Exchange, Registry, TypeInfo};
 
 /// Changes shown.
@@ -67,6 +69,15 @@ struct ControlPlane {
     version: &'static str,
     generation: Option<u64>,
     change: Option<String>,
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Certificate {
+    what: &'static str,
+    not_after: String,
+    state: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,7 +162,12 @@ struct Convergence {
 }
 
 /// The page now.
-pub(super) fn page(registry: &Registry, published: Option<&Published>) -> Page {
+pub(super) fn page(
+    registry: &Registry,
+    published: Option<&Published>,
+    expiries: &[Expiry],
+    now: SystemTime,
+) -> Page {
     // First the generation: what is said of a proxy after that is not older.
     let generation = registry.queued();
     let connections = registry.connections();
@@ -168,6 +184,14 @@ pub(super) fn page(registry: &Registry, published: Option<&Published>) -> Page {
             version: env!("CARGO_PKG_VERSION"),
             generation,
             change: published.map(|published| published.through.0.to_string()),
+            certificates: expiries
+                .iter()
+                .map(|expiry| Certificate {
+                    what: expiry.what,
+                    not_after: display(expiry.not_after),
+                    state: expiry.nearness(now).as_str(),
+                })
+                .collect(),
         },
         proxies,
         changes,
@@ -284,8 +308,6 @@ fn millis(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
     use crate::push::registry::NackInfo;
 

@@ -2,5 +2,6 @@
 
 pub(crate) mod queue;
 pub(crate) mod registry;
+pub(crate) mod slot;
 pub(crate) mod translate;
 pub(crate) mod worker;

@@ -12,6 +12,7 @@ use meshd_core::translate::Wanted;
 use tokio::sync::Notify;
 
 use super::registry::{Connection, lock};
+use super::slot::Pending;
 use crate::metrics::{PushMetrics, seconds};
 
 /// The queue.
@@ -20,31 +21,6 @@ pub(crate) struct Queue {
     ready: Mutex<VecDeque<Arc<Connection>>>,
     available: Notify,
     metrics: PushMetrics,
-}
-
-/// A proxy's place.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    pending: Option<Pending>,
-    running: bool,
-}
-
-/// What a proxy waits for.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
-    /// Types to be translated.
-    pub(crate) wanted: Wanted,
-    /// Ids of the changes that concern it, ascending.
-    pub(crate) changes: Vec<ChangeId>,
-    /// When it began to wait.
-    pub(crate) since: Instant,
-}
-
-impl Slot {
-    /// Whether the proxy waits, or is being translated for.
-    pub(super) fn is_busy(&self) -> bool {
-        self.running || self.pending.is_some()
-    }
 }
 
 /// Most change ids of one turn; more are counted but not named.

@@ -15,7 +15,7 @@ use meshd_core::proxy::ProxyView;
 use meshd_core::rollout::{ChangeId, ProxyKey, Rollout};
 use tokio::sync::Notify;
 
-use super::queue::Slot;
+use super::slot::Slot;
 use crate::metrics::{ByVersion, PushMetrics};
 
 /// All connected proxies.

@@ -11,11 +11,12 @@ use mesh_api_xds::type_url::TypeUrl;
 use meshd_core::translate::Wanted;
 use tokio::sync::watch;
 
-use super::queue::{Pending, Queue};
+use super::queue::Queue;
 use super::registry::Connection;
+use super::slot::Pending;
 use super::translate::Translate;
-use crate::hub::Published;
 use crate::metrics::{PushMetrics, seconds};
+use crate::published::Published;
 
 /// What a worker needs.
 #[derive(Clone)]

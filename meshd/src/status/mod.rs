@@ -22,10 +22,12 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::controller::{Owner, said};
 use crate::findings::Findings;
-use crate::hub::{Published, Question};
+use crate::hub::Question;
+use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
+use crate::owner::Owner;
+use crate::published::Published;
 
 /// Shortest time between two looks at everything.
 const LOOK: Duration = Duration::from_secs(1);

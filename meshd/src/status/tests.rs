@@ -3,7 +3,7 @@ use mesh_api_rt::metrics::Metrics;
 use serde_json::Value;
 
 use super::*;
-use crate::controller::fake::Objects;
+use crate::kube::fake::Objects;
 use crate::push::registry::tests::mk_metrics;
 
 const PATH: &str = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/web";

@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_configuration_a_pod_is_refused_not_let_in_without_its_proxy() {
-        let settings = Settings::new(crate::controller::fake::Objects::default().client());
+        let settings = Settings::new(crate::kube::fake::Objects::default().client());
         let (answer, outcome) = answer(&settings, &mk_question(json!({})), "/inject", true).await;
         assert_eq!(outcome, Outcome::Refused);
         assert!(answer.refused.unwrap().contains("istio-sidecar-injector"));

@@ -216,8 +216,8 @@ mod tests {
     use super::super::server::Server;
     use super::super::settings::tests::mk_settings;
     use super::*;
-    use crate::controller::fake::Objects;
-    use crate::xds::tls::{Current, webhook_config};
+    use crate::kube::fake::Objects;
+    use crate::tls::{Current, webhook_config};
 
     const NAME: &str = "istiod.istio-system.svc";
 

@@ -29,7 +29,7 @@ use super::review::{self, Answer, Question};
 use super::settings::Settings;
 use super::validate;
 use crate::metrics::{ByType, WebhookMetrics};
-use crate::xds::tls::Current;
+use crate::tls::Current;
 
 /// Largest question, in bytes: an object of etcd's 1.5 MiB, and the one before it.
 pub(crate) const MAX_BODY_BYTES: usize = 3 << 20;

@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use tokio_stream::StreamExt as _;
 
-use crate::controller::{Owner, said};
+use crate::kube::said;
+use crate::owner::Owner;
 
 /// The ConfigMap of the injector; each revision has its own.
 pub(crate) const INJECTOR_CONFIG_MAP: &str = "istio-sidecar-injector";
@@ -206,7 +207,7 @@ fn of_interest(annotations: Option<Annotations>) -> Annotations {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::controller::fake::Objects;
+    use crate::kube::fake::Objects;
 
     /// Settings with the chart's defaults.
     pub(crate) fn mk_settings() -> Arc<Settings> {

@@ -24,11 +24,11 @@ use tokio_rustls::TlsAcceptor;
 use tonic::codegen::Service as _;
 use tonic::server::NamedService as _;
 
-use super::auth::Peer;
 use super::service::Discovery;
-use super::tls::Current;
+use crate::auth::Peer;
 use crate::ca::service::Certificates;
 use crate::metrics::{ByType, ServerMetrics};
+use crate::tls::Current;
 
 /// Most connections of one port.
 const MAX_CONNECTIONS: usize = 20_000;

@@ -14,8 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::{BoxStream, async_trait};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::auth::{Authenticator, Peer};
 use super::stream::{BUFFERED, Opened, Requests, Streams};
+use crate::auth::{Authenticator, Peer};
 use crate::metrics::ByType;
 
 /// The discovery service.

@@ -20,9 +20,9 @@ use tokio::time::{sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
-use super::auth::{Peer, check_node};
 use super::limit::Pace;
 use super::view::{captured, view};
+use crate::auth::{Peer, check_node};
 use crate::metrics::{ByType, PushMetrics, ServerMetrics, label, seconds};
 use crate::push::queue::Queue;
 use crate::push::registry::{Connection, Exchange, Facts, NackInfo, Offer, Registered, Registry};

@@ -12,12 +12,13 @@ use std::path::Path;
 use crate::source::lex;
 
 /// The crates in which sibling modules must not need each other.
-const LAYERED_CRATES: [&str; 9] = [
+const LAYERED_CRATES: [&str; 10] = [
     "mesh-api",
     "mesh-api/gotmpl",
     "mesh-api/rt",
     "mesh-api/xds",
     "mesh-ca",
+    "meshd",
     "meshd/core",
     "mesh-proxy/core",
     "e2e/shop",

@@ -7,7 +7,7 @@ use mesh_ca::testing::TestCa;
 use serde_json::json;
 
 use super::*;
-use crate::controller::fake::Objects;
+use crate::kube::fake::Objects;
 
 const CACERTS: &str = "/api/v1/namespaces/istio-system/secrets/cacerts";
 const OWN: &str = "/api/v1/namespaces/istio-system/secrets/istio-ca-secret";
@@ -127,7 +127,7 @@ async fn what_is_broken_is_named_and_not_replaced() {
 
 #[tokio::test]
 async fn a_server_that_refuses_is_quoted() {
-    let client = crate::controller::fake::answering(|_| {
+    let client = crate::kube::fake::answering(|_| {
         (
             403,
             json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no get secrets"}),

@@ -14,6 +14,7 @@ fn mk_options(plugged: Option<PathBuf>) -> CaOptions {
         root_ttl: Duration::from_secs(3650 * 86_400),
         plugged,
         dns_names: vec!["istiod.istio-system.svc".to_owned()],
+        expiries: Expiries::default(),
     }
 }
 

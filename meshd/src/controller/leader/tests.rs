@@ -3,7 +3,7 @@ use mesh_api_rt::metrics::Metrics;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::controller::fake::Objects;
+use crate::kube::fake::Objects;
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/istio-system/leases/lateen-leader";
 

@@ -5,7 +5,7 @@ use mesh_ca::testing::TestCa;
 use serde_json::json;
 
 use super::*;
-use crate::controller::fake::Objects;
+use crate::kube::fake::Objects;
 
 fn mk_bundle(years: u32) -> TrustBundle {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + u64::from(years));

@@ -14,24 +14,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
-use super::addresses::Addresses;
-use super::election::Timing;
-use super::ingress::Ingresses;
-use super::leader::{Campaign, Leads, while_leading};
-use super::root_cert::RootCerts;
-use super::webhooks::Webhooks;
-use super::{Owner, said};
+use crate::controller::addresses::Addresses;
+use crate::controller::election::Timing;
+use crate::controller::ingress::Ingresses;
+use crate::controller::leader::{Campaign, LOCK, Leads, while_leading};
+use crate::controller::root_cert::RootCerts;
+use crate::controller::webhooks::Webhooks;
 use crate::findings::Findings;
-use crate::hub::{Published, Question};
+use crate::hub::Question;
+use crate::kube::said;
 use crate::metrics::{ControllerMetrics, WebhookMetrics};
+use crate::owner::Owner;
+use crate::published::Published;
 use crate::status::StatusWriter;
+use crate::tls::Current;
 use crate::webhook::probe::Probe;
 use crate::webhook::server::Server;
 use crate::webhook::settings::Settings;
-use crate::xds::tls::Current;
 
-/// The lock of everything that one replica does.
-pub(super) const LOCK: &str = "leader";
 /// First version whose nodes run native sidecars for good (Kubernetes 1.33).
 const NATIVE_SIDECARS: (u32, u32) = (1, 33);
 /// Nodes read at one time.

@@ -16,7 +16,7 @@ use mesh_ca::review::{Review, ReviewError, ServiceAccount, TokenHash};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::controller::said;
+use crate::kube::said;
 use crate::metrics::ReviewMetrics;
 
 /// How long an accepted token is believed without asking again.

@@ -4,7 +4,7 @@ use mesh_api_rt::metrics::Metrics;
 use serde_json::json;
 
 use super::*;
-use crate::controller::fake;
+use crate::kube::fake;
 
 /// A reviewer whose API server knows one token, and the count of questions.
 fn mk_reviewer(status: u16) -> (Reviewer, Arc<AtomicUsize>) {

@@ -1,6 +1,8 @@
 //! Who is on the other side: from the connection and the request's metadata to an identity, and what that identity may say
 //! of itself.
 
+pub(crate) mod reviewer;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -14,7 +16,7 @@ use mesh_ca::token::{TokenError, TokenKeys};
 use rustls_pki_types::CertificateDer;
 use tonic::metadata::MetadataMap;
 
-use crate::ca::reviewer::Reviewer;
+use self::reviewer::Reviewer;
 
 /// The other side of a connection.
 #[derive(Clone, Debug)]
@@ -146,7 +148,7 @@ mod tests {
     use mesh_api_rt::metrics::Metrics;
 
     use super::*;
-    use crate::controller::fake;
+    use crate::kube::fake;
     use crate::xds::view::tests::mk_node;
 
     fn mk_authenticator() -> Authenticator {
