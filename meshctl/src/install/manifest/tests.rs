@@ -54,6 +54,40 @@ fn every_object_carries_our_mark_and_its_revision() {
     assert!(names(&manifest, "ValidatingWebhookConfiguration") == ["istio-validator-canary-istio-system"]);
 }
 
+/// Whatever chooses pods of the control plane: its Service, its budget, its policy, its Deployment.
+#[test]
+fn revisions_do_not_answer_for_each_other() {
+    let more = ["values.pilot.autoscaleMin=2", "values.global.networkPolicy.enabled=true"];
+    let [default, canary] = ["", "revision=canary"].map(|revision| {
+        render(&more.into_iter().chain((!revision.is_empty()).then_some(revision)).collect::<Vec<_>>())
+    });
+    let labels = |manifest: &Manifest, name: &str| {
+        find(manifest, "Deployment", name)["spec"]["template"]["metadata"]["labels"].as_object().unwrap().clone()
+    };
+    let pods = [labels(&default, "istiod"), labels(&canary, "istiod-canary")];
+    // Istio's default revision chooses its pods by these (istio/istio: manifests/charts/istio-control/istio-discovery).
+    let istios = json!({"app": "istiod", "istio": "pilot"});
+    let selectors = |manifest: &Manifest, name: &str| {
+        let selector = |kind| find(manifest, kind, name)["spec"].clone();
+        [
+            selector("Service")["selector"].clone(),
+            selector("PodDisruptionBudget")["selector"]["matchLabels"].clone(),
+            selector("NetworkPolicy")["podSelector"]["matchLabels"].clone(),
+            selector("Deployment")["selector"]["matchLabels"].clone(),
+        ]
+    };
+    let chosen = |selector: &Value| {
+        let wanted = selector.as_object().unwrap();
+        pods.each_ref().map(|labels| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)))
+    };
+    for selector in selectors(&default, "istiod").iter().chain([&istios]) {
+        assert_eq!(chosen(selector), [true, false], "{selector}");
+    }
+    for selector in selectors(&canary, "istiod-canary") {
+        assert_eq!(chosen(&selector), [false, true], "{selector}");
+    }
+}
+
 /// Promise D7: a control plane that is down keeps neither itself nor the cluster from starting.
 #[test]
 fn webhooks_stay_away_from_the_control_plane_and_the_cluster() {
