@@ -15,6 +15,9 @@ pub const DEFAULT_VALIDATOR: &str = "istiod-default-validator";
 /// The tag whose revision is meant where none is named.
 pub const DEFAULT_TAG: &str = "default";
 
+/// With this label, which nothing has, istioctl makes entries apply to nobody.
+const DEACTIVATED: &str = "istio.io/deactivated";
+
 /// A tag that is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
@@ -37,7 +40,8 @@ pub struct Extras {
 #[must_use]
 pub fn is_default_entry(entry: &Value) -> bool {
     let name = entry.get("name").and_then(Value::as_str).unwrap_or_default();
-    ["namespace.", "object.", "auto."].iter().any(|prefix| name.starts_with(prefix))
+    let is_off = !entry["namespaceSelector"]["matchLabels"][DEACTIVATED].is_null();
+    !is_off && ["namespace.", "object.", "auto."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The revision that is meant where none is named; `None` when there is none.
@@ -155,6 +159,17 @@ pub async fn set(cluster: &Cluster, wish: &Wish<'_>, objects: &[Object]) -> Resu
                 .hint("a tag that istioctl made is moved by istioctl"));
         }
     }
+    if wish.tag == DEFAULT_TAG
+        && let Some(hook) = foreign_default(&hooks_of_revisions(cluster).await?)
+    {
+        return Err(CliError::user(format!(
+            "{hook} injects pods that name no revision, and is not ours: two would do it"
+        ))
+        .hint(format!(
+            "until that mesh is gone: kubectl label namespace NAME istio-injection- istio.io/rev={}",
+            wish.revision
+        )));
+    }
     for object in objects {
         // The certificate is the control plane's field from its next write on.
         cluster.apply(object, Conflicts::TakeOver, Mode::Keep).await?;
@@ -170,6 +185,14 @@ pub async fn set(cluster: &Cluster, wish: &Wish<'_>, objects: &[Object]) -> Resu
         }
     }
     Ok(())
+}
+
+/// The injection webhook of another mesh that is asked about pods that name no revision.
+fn foreign_default(hooks: &[Object]) -> Option<&Object> {
+    hooks.iter().filter(|hook| !hook.is_ours()).find(|hook| {
+        let entries = hook.value().get("webhooks").and_then(Value::as_array);
+        entries.into_iter().flatten().any(is_default_entry)
+    })
 }
 
 fn manager(object: &Object) -> &str {
@@ -213,6 +236,24 @@ pub async fn namespaces(cluster: &Cluster, name: &str) -> Result<Vec<String>, Cl
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_that_name_no_revision_are_one_meshs() {
+        let hook = |labels: Value, selector: Value| {
+            let entry = json!({ "name": "namespace.sidecar-injector.istio.io", "namespaceSelector": selector });
+            let metadata = json!({ "name": "istio-sidecar-injector", "labels": labels });
+            Object::new(json!({ "kind": "MutatingWebhookConfiguration", "metadata": metadata, "webhooks": [entry] }))
+                .unwrap()
+        };
+        let active =
+            json!({ "matchExpressions": [{ "key": "istio-injection", "operator": "In", "values": ["enabled"] }] });
+        let istios = json!({ "app.kubernetes.io/managed-by": "Helm", "istio.io/rev": "default" });
+        assert!(foreign_default(&[hook(istios.clone(), active.clone())]).is_some());
+        // As `istioctl tag set default` leaves it.
+        let never = json!({ "matchLabels": { "istio.io/deactivated": "never-match" } });
+        assert!(foreign_default(&[hook(istios, never)]).is_none());
+        assert!(foreign_default(&[hook(json!({ MANAGED_BY_LABEL: MANAGED_BY }), active)]).is_none());
+    }
 
     #[test]
     fn a_tag_points_to_its_revision_with_its_certificate() {
