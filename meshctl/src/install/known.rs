@@ -31,16 +31,23 @@ const VALUES: [&str; 8] =
 /// # Errors
 /// Names the first, with the near name, and the others as hints.
 pub fn check(spec: &Value, files: &Files) -> Result<(), CliError> {
-    let shape = shape(files, spec)?;
-    let mut unknown = Vec::new();
-    visit(spec, &shape, &mut Vec::new(), &mut unknown);
-    let mut unknown = unknown.into_iter();
-    let Some((message, near)) = unknown.next() else { return Ok(()) };
+    let mut unknown = unknown(spec, files)?.into_iter();
+    let Some((_, message, near)) = unknown.next() else { return Ok(()) };
     let mut error = CliError::user(message);
     if let Some(near) = near {
         error = error.hint(format!("did you mean {near}?"));
     }
-    Err(unknown.fold(error, |error, (message, _)| error.hint(format!("also: {message}"))))
+    Err(unknown.fold(error, |error, (_, message, _)| error.hint(format!("also: {message}"))))
+}
+
+/// Settings that there are not: their paths, what is wrong with them, and near names.
+///
+/// # Errors
+/// When the charts cannot be read.
+pub fn unknown(spec: &Value, files: &Files) -> Result<Vec<(String, String, Option<String>)>, CliError> {
+    let mut unknown = Vec::new();
+    visit(spec, &shape(files, spec)?, &mut Vec::new(), &mut unknown);
+    Ok(unknown)
 }
 
 /// A dictionary that has all settings. An empty dictionary or null in it is open: anything may stand below.
@@ -95,7 +102,7 @@ fn map(value: Value) -> Map<String, Value> {
     }
 }
 
-type Unknown = Vec<(String, Option<String>)>;
+type Unknown = Vec<(String, String, Option<String>)>;
 
 fn visit(value: &Value, shape: &Value, path: &mut Vec<String>, unknown: &mut Unknown) {
     match (value, shape) {
@@ -114,7 +121,8 @@ fn visit(value: &Value, shape: &Value, path: &mut Vec<String>, unknown: &mut Unk
                             beside.push(near.to_owned());
                             beside.join(".")
                         });
-                        unknown.push((format!("there is no setting {}", path.join(".")), near));
+                        let path = path.join(".");
+                        unknown.push((path.clone(), format!("there is no setting {path}"), near));
                     }
                 }
                 path.pop();
@@ -132,7 +140,8 @@ fn visit(value: &Value, shape: &Value, path: &mut Vec<String>, unknown: &mut Unk
             }
         }
         (Value::Object(_) | Value::Array(_), _) | (_, Value::Object(_) | Value::Array(_)) => {
-            unknown.push((format!("{} is of a wrong type", path.join(".")), None));
+            let path = path.join(".");
+            unknown.push((path.clone(), format!("{path} is of a wrong type"), None));
         }
         _ => {}
     }
