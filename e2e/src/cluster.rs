@@ -5,6 +5,7 @@
 //! `cluster_*`.
 
 pub mod mesh;
+pub mod node;
 mod objects;
 pub mod pods;
 

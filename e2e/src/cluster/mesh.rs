@@ -192,8 +192,6 @@ spec:
         args: [{service}, --listen, \"0.0.0.0:8080\", --version, {version}]
         ports: [{{containerPort: 8080}}]
         readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
-        # The node and the proxies of callers learn at different times that a pod goes: it serves until all know.
-        lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
         resources: {{requests: {{cpu: 5m, memory: 16Mi}}}}
 "
     )

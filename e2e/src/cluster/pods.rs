@@ -259,6 +259,8 @@ pub struct Figures {
     pub failed: u64,
     /// Answers by version, or by what the client was told to count by.
     pub by_group: BTreeMap<String, u64>,
+    /// Failures without an answer, by what the client calls them (`refused`, `closed`, …).
+    pub errors: BTreeMap<String, u64>,
     /// Why requests failed: figures of the rounds in which some did.
     pub failures: Vec<String>,
 }
@@ -295,6 +297,9 @@ impl Figures {
         self.failed += failed;
         for (group, count) in round["by_group"].as_object().into_iter().flatten() {
             *self.by_group.entry(group.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+        for (kind, count) in round["errors"].as_object().into_iter().flatten() {
+            *self.errors.entry(kind.clone()).or_default() += count.as_u64().unwrap_or(0);
         }
         if failed > 0 {
             self.failures.push(round.to_string());
