@@ -7,6 +7,7 @@ pub mod demo;
 pub mod effective;
 pub mod error;
 pub mod exit;
+pub mod expiry;
 pub mod files;
 pub mod find;
 pub mod http;

@@ -1,5 +1,7 @@
 //! `meshctl x precheck`: whether the mesh can be installed into a cluster, or brought to this release.
 
+use std::time::SystemTime;
+
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
@@ -8,8 +10,10 @@ use crate::cmd::OutputArgs;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::expiry::{self, Expiring, Nearness};
 use crate::kube::client::{Kube, failed};
 use crate::kube::control;
+use crate::objects;
 use crate::printer::Report;
 
 /// Whether, and how it is shown.
@@ -63,6 +67,7 @@ pub fn run(context: &Context, _: &PrecheckArgs) -> Result<Report, CliError> {
             issues.extend(denied(&kube, group, resource, namespaced).await?);
         }
         issues.extend(others(&kube).await);
+        issues.extend(expiring(&kube).await?);
         Ok(issues)
     })?;
     Ok(report(&issues))
@@ -120,6 +125,25 @@ async fn others(kube: &Kube) -> Vec<Issue> {
         ),
     };
     revisions.into_iter().map(tell).collect()
+}
+
+/// Certificates of a mesh that is there which end soon: an upgrade is no time to find that out. What may not be read is left
+/// out; that it may not is told above where it matters.
+async fn expiring(kube: &Kube) -> Result<Vec<Issue>, CliError> {
+    let reading = objects::from_cluster(kube, &expiry::SORTS).await?;
+    let subjects = || reading.found.iter().map(|found| &found.subject);
+    let found = expiry::find(subjects(), &kube.istio_namespace, SystemTime::now());
+    let tell = |expiring: Expiring| {
+        let object =
+            subjects().nth(expiring.subject).map(|subject| format!("{} {}", subject.kind, subject.full_name()));
+        let (code, level) = match expiring.nearness {
+            Nearness::Expired => ("MESH4005", "Error"),
+            Nearness::Urgent => ("MESH4006", "Error"),
+            Nearness::Soon => ("MESH4007", "Info"),
+        };
+        Issue { code, level, text: format!("({}) {}", object.unwrap_or_default(), expiring.text) }
+    };
+    Ok(found.into_iter().map(tell).collect())
 }
 
 fn report(issues: &[Issue]) -> Report {

@@ -99,9 +99,23 @@ fn report(
     let mut notes = if answers.len() > 1 { vec![sum(&proxies, answers.len())] } else { Vec::new() };
     let passed_by = proxies.iter().filter(|proxy| live::is_captured(proxy) == Some(false));
     notes.extend(passed_by.map(|proxy| format!("WARNING: {}: {}", text(proxy, "proxy"), live::NOT_CAPTURED)));
+    notes.extend(controls.iter().flat_map(certificates));
     let control = controls.first().cloned().unwrap_or_default();
     let data = json!({ "controlPlane": control, "controlPlanes": controls, "proxies": proxies });
     Ok(Report { table, data, notes, ..Report::default() })
+}
+
+/// What a control plane says of its certificates that end soon.
+fn certificates(control: &Value) -> Vec<String> {
+    let all = control.get("certificates").and_then(Value::as_array).into_iter().flatten();
+    let near = all.filter(|certificate| !matches!(text(certificate, "state").as_str(), "" | "fine"));
+    let who = Some(text(control, "pod")).filter(|pod| !pod.is_empty()).unwrap_or_else(|| text(control, "name"));
+    near.map(|certificate| {
+        let (what, end) = (text(certificate, "what"), text(certificate, "notAfter"));
+        let word = if text(certificate, "state") == "expired" { "expired" } else { "expires" };
+        format!("WARNING: {who}: the {what} certificate of the mesh {word} at {end}")
+    })
+    .collect()
 }
 
 /// What all replicas together say.
@@ -304,8 +318,13 @@ mod tests {
         let mut answers = page();
         answers[0].1["proxies"][0]["captured"] = json!(false);
         answers[0].1["proxies"][1]["captured"] = json!(true);
+        let certificate = |what, state| json!({ "what": what, "notAfter": "2026-12-01T00:00:00Z", "state": state });
+        answers[0].1["controlPlane"]["certificates"] =
+            json!([certificate("root", "fine"), certificate("issuer", "urgent")]);
         let report = report(&answers, &args(None, 1), None, SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(report.notes, [format!("WARNING: web-1.shop: {}", live::NOT_CAPTURED)]);
+        let certificate =
+            "WARNING: meshd: the issuer certificate of the mesh expires at 2026-12-01T00:00:00Z".to_owned();
+        assert_eq!(report.notes, [format!("WARNING: web-1.shop: {}", live::NOT_CAPTURED), certificate]);
     }
 
     #[test]

@@ -338,7 +338,9 @@ impl Roots {
                 Nearness::Urgent => {
                     tracing::error!(certificate, expires, "A certificate of the authority expires within seven days");
                 }
-                Nearness::Expired => tracing::error!(certificate, expires, "A certificate of the authority has expired"),
+                Nearness::Expired => {
+                    tracing::error!(certificate, expires, "A certificate of the authority has expired");
+                }
             }
         }
         self.expiries.set(expiries);

@@ -162,12 +162,7 @@ struct Convergence {
 }
 
 /// The page now.
-pub(super) fn page(
-    registry: &Registry,
-    published: Option<&Published>,
-    expiries: &[Expiry],
-    now: SystemTime,
-) -> Page {
+pub(super) fn page(registry: &Registry, published: Option<&Published>, expiries: &[Expiry], now: SystemTime) -> Page {
     // First the generation: what is said of a proxy after that is not older.
     let generation = registry.queued();
     let connections = registry.connections();

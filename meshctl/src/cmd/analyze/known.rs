@@ -1,8 +1,13 @@
 //! What is known about objects and does not stand in them.
 
-use meshd_core::analyze::message::{Message, NOT_CAPTURED};
+use std::time::SystemTime;
+
+use meshd_core::analyze::message::{
+    CERTIFICATE_EXPIRED, CERTIFICATE_EXPIRES_NOW, CERTIFICATE_EXPIRES_SOON, Message, NOT_CAPTURED,
+};
 use meshd_core::analyze::{Sort, Subject};
 
+use crate::expiry::{self, Nearness};
 use crate::live::{self, Live};
 use crate::objects::Reading;
 
@@ -19,6 +24,22 @@ pub(super) fn uncaptured(reading: &Reading, live: &Live) -> Vec<Message> {
         text: live::NOT_CAPTURED.to_owned(),
     })
     .collect()
+}
+
+/// Certificates that end soon, or have ended.
+pub(super) fn expiring(reading: &Reading, root: &str, now: SystemTime) -> Vec<Message> {
+    let found = expiry::find(reading.found.iter().map(|found| &found.subject), root, now);
+    let messages = found.into_iter().map(|expiring| Message {
+        code: match expiring.nearness {
+            Nearness::Expired => &CERTIFICATE_EXPIRED,
+            Nearness::Urgent => &CERTIFICATE_EXPIRES_NOW,
+            Nearness::Soon => &CERTIFICATE_EXPIRES_SOON,
+        },
+        subject: expiring.subject,
+        path: expiring.path,
+        text: expiring.text,
+    });
+    messages.collect()
 }
 
 #[cfg(test)]

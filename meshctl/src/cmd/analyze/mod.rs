@@ -5,6 +5,7 @@ mod suppress;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use meshd_core::analyze::{Input, Level, Message, analyze, checks};
 use serde_json::{Value, json};
@@ -104,7 +105,8 @@ pub fn run(context: &Context, args: &AnalyzeArgs) -> Result<Report, CliError> {
     notes.extend(live.silent.iter().map(|why| format!("not known whether traffic is captured: {why}")));
     let mut told: Vec<Told> = reading.broken.iter().map(Told::broken).collect();
     let subjects = reading.found.iter().map(|found| found.subject.clone()).collect();
-    let known = known::uncaptured(&reading, &live);
+    let mut known = known::uncaptured(&reading, &live);
+    known.extend(known::expiring(&reading, &context.kube.istio_namespace, SystemTime::now()));
     let messages = analyze(Input { subjects, root_namespace: context.kube.istio_namespace.clone(), unknown, known });
     for message in &messages {
         let Some(found) = reading.found.get(message.subject) else { continue };

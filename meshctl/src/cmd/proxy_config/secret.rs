@@ -27,14 +27,25 @@ fn report_at(dump: &Value, now: SystemTime) -> Report {
     let headers =
         ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE", "TRUST DOMAIN"];
     let mut table = Table::new(&headers);
-    let mut data = Vec::new();
+    let (mut data, mut notes) = (Vec::new(), Vec::new());
     for (list, state) in LISTS {
         for secret in items(dump, "SecretsConfigDump", &[list], "secret") {
             row(secret, state, now, &mut table);
+            notes.extend(expired(secret, now));
             data.push(canonical(&redacted(secret)));
         }
     }
-    Report { table, data: Value::Array(data), ..Report::default() }
+    Report { table, data: Value::Array(data), notes, ..Report::default() }
+}
+
+/// A certificate of a workload that ended: peers refuse it.
+fn expired(secret: &Value, now: SystemTime) -> Option<String> {
+    let certificate = first_certificate(at(secret, "tls_certificate.certificate_chain")?)?;
+    let over = certificate.not_after < now;
+    over.then(|| {
+        let at = time::display(certificate.not_after);
+        format!("WARNING: the certificate {} has expired at {at}: peers refuse it", text(secret, "name"))
+    })
 }
 
 fn row(secret: &Value, state: &str, now: SystemTime, table: &mut Table) {
@@ -151,5 +162,8 @@ mod tests {
         assert_eq!(rows[1][..4], ["ROOTCA", "CA", "ACTIVE", "true"]);
         assert_eq!(rows[2][..4], ["later", "Cert Chain", "UNINITIALIZED", "false"]);
         assert!(!report.data.to_string().contains("secret\""), "{}", report.data);
+        assert!(report.notes.is_empty());
+        let late = report_at(&dump, credential.leaf.not_after + std::time::Duration::from_secs(1));
+        assert!(late.notes[0].starts_with("WARNING: the certificate default has expired at "), "{:?}", late.notes);
     }
 }

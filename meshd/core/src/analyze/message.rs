@@ -74,6 +74,7 @@ codes! {
     MULTIPLE_SERVICES = "IST" 116 DeploymentAssociatedToMultipleServices Warning;
     PORT_NAME = "IST" 118 PortNameIsNotUnderNamingConvention Info;
     MULTIPLE_INJECTION_LABELS = "IST" 123 NamespaceMultipleInjectionLabels Warning;
+    INVALID_ANNOTATION = "IST" 125 InvalidAnnotation Warning;
     NO_WORKLOADS = "IST" 127 NoMatchingWorkloadsFound Warning;
     NO_CA_DESTINATION = "IST" 128 NoServerCertificateVerificationDestinationLevel Warning;
     NO_CA_PORT = "IST" 129 NoServerCertificateVerificationPortLevel Warning;
@@ -89,6 +90,9 @@ codes! {
     INGRESS_RULES = "IST" 140 IngressRouteRulesNotAffected Warning;
     INVALID_UID = "IST" 144 InvalidApplicationUID Warning;
     CONFLICTING_GATEWAYS = "IST" 145 ConflictingGateways Error;
+    IMAGE_AUTO_DEPLOYMENT = "IST" 146 ImageAutoWithoutInjectionWarning Warning;
+    IMAGE_AUTO_POD = "IST" 147 ImageAutoWithoutInjectionError Error;
+    INJECTED_BY_DEFAULT = "IST" 148 NamespaceInjectionEnabledByDefault Info;
     CLAIM_WITHOUT_AUTHN = "IST" 149 JwtClaimBasedRoutingWithoutRequestAuthN Error;
     EXTERNAL_NAME_PORT = "IST" 150 ExternalNameServiceTypeInvalidPortName Warning;
     FILTER_RELATIVE = "IST" 151 EnvoyFilterUsesRelativeOperation Warning;
@@ -96,11 +100,16 @@ codes! {
     FILTER_ADD = "IST" 153 EnvoyFilterUsesAddOperationIncorrectly Error;
     FILTER_REMOVE = "IST" 154 EnvoyFilterUsesRemoveOperationIncorrectly Error;
     FILTER_RELATIVE_VERSION = "IST" 155 EnvoyFilterUsesRelativeOperationWithProxyVersion Warning;
+    NO_TELEMETRY_PROVIDER = "IST" 157 InvalidTelemetryProvider Warning;
+    IMAGE_MISMATCH = "IST" 158 PodsIstioProxyImageMismatchInNamespace Warning;
     CONFLICTING_TELEMETRIES = "IST" 159 ConflictingTelemetryWorkloadSelectors Error;
     MULTIPLE_TELEMETRIES = "IST" 160 MultipleTelemetriesWithoutWorkloadSelectors Error;
     INVALID_CREDENTIAL = "IST" 161 InvalidGatewayCredential Error;
     GATEWAY_PORT = "IST" 162 GatewayPortNotDefinedOnService Warning;
+    CONTROL_PLANE_UNKNOWN = "IST" 163 InvalidExternalControlPlaneConfig Warning;
+    CONTROL_PLANE_BY_IP = "IST" 164 ExternalControlPlaneAddressIsNotAHostname Info;
     INTERNAL_GATEWAY = "IST" 165 ReferencedInternalGateway Warning;
+    INEFFECTIVE_SELECTOR = "IST" 166 IneffectiveSelector Warning;
     NEGATIVE_CONDITION = "IST" 171 NegativeConditionStatus Warning;
     SUBSET_WITHOUT_PODS = "IST" 173 DestinationRuleSubsetNotSelectPods Error;
     UNKNOWN_RULE_HOST = "IST" 174 UnknownDestinationRuleHost Warning;
@@ -109,6 +118,9 @@ codes! {
     KIND_NOT_ACTING = "MESH" 4002 KindNotActing Warning;
     NOT_CAPTURED = "MESH" 4003 TrafficNotCaptured Error;
     NO_CAPTURE = "MESH" 4004 PodWithoutCapture Warning;
+    CERTIFICATE_EXPIRED = "MESH" 4005 CertificateExpired Error;
+    CERTIFICATE_EXPIRES_NOW = "MESH" 4006 CertificateExpiresWithinDays Error;
+    CERTIFICATE_EXPIRES_SOON = "MESH" 4007 CertificateExpiresSoon Warning;
 }
 
 /// Something told about an object.

@@ -33,7 +33,8 @@ impl Subject {
     pub fn new(value: Value, namespace: &str, findings: Vec<Finding>) -> Self {
         let kind = view::text(&value, "kind").to_owned();
         let sort = Sort::of(view::text(&value, "apiVersion"), &kind);
-        let in_cluster = matches!(sort, Some(Sort::NAMESPACE | Sort::NODE | Sort::MUTATING_WEBHOOK));
+        let in_cluster =
+            matches!(sort, Some(Sort::NAMESPACE | Sort::NODE | Sort::MUTATING_WEBHOOK | Sort::VALIDATING_WEBHOOK));
         let own = view::text(&value, "metadata.namespace");
         let namespace = match (in_cluster, own) {
             (true, _) => String::new(),

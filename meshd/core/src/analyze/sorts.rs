@@ -36,6 +36,7 @@ sorts! {
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
     MUTATING_WEBHOOK = "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations";
+    VALIDATING_WEBHOOK = "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations";
     VIRTUAL_SERVICE = "networking.istio.io" "v1" "VirtualService" "virtualservices";
     DESTINATION_RULE = "networking.istio.io" "v1" "DestinationRule" "destinationrules";
     GATEWAY = "networking.istio.io" "v1" "Gateway" "gateways";

@@ -45,3 +45,20 @@ pub(super) fn written(selector: &BTreeMap<&str, &str>) -> String {
     let terms: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     terms.join(",")
 }
+
+/// Whether a label selector takes something with these labels; none takes everything.
+pub(super) fn fits(selector: Option<&Value>, labels: &BTreeMap<&str, &str>) -> bool {
+    let Some(selector) = selector else { return true };
+    let terms = list(selector, "matchExpressions");
+    selects(&pairs(selector, "matchLabels"), labels)
+        && terms.iter().all(|term| {
+            let (value, values) = (labels.get(text(term, "key")), texts(term, "values"));
+            match text(term, "operator") {
+                "In" => value.is_some_and(|value| values.contains(value)),
+                "NotIn" => value.is_none_or(|value| !values.contains(value)),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}

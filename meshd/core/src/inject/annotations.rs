@@ -52,13 +52,17 @@ const CHECKS: &[(&str, Check)] = &[
     ("proxy.istio.io/config", |value| proxy_config(value).map(drop)),
 ];
 
+/// Why a pod with this annotation would be refused, if its value has a form and not that one.
+pub(super) fn problem(name: &str, value: &str) -> Option<String> {
+    let (_, check) = CHECKS.iter().find(|(checked, _)| *checked == name)?;
+    check(value).err()
+}
+
 /// Checks all annotations of a pod: what has no effect comes back as warnings.
 pub(super) fn check(pod: &Value) -> Result<Vec<String>, Refusal> {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     for (name, value) in view::annotations(pod) {
-        if let Some((_, check)) = CHECKS.iter().find(|(checked, _)| *checked == name)
-            && let Err(why) = check(value)
-        {
+        if let Some(why) = problem(name, value) {
             problems.push(format!("invalid value '{value}' for annotation '{name}': {why}"));
         }
         match surface::pod_annotation(name).map(|row| row.effect) {

@@ -202,6 +202,11 @@ impl Injector {
     }
 }
 
+/// Why a pod with this annotation would be refused for the annotation's value.
+pub(crate) fn annotation_problem(name: &str, value: &str) -> Option<String> {
+    annotations::problem(name, value)
+}
+
 /// The variables in the webhook's path: `/inject/cluster/NAME/net/NAME`, any `/inject/KEY/VALUE/…` (`--slash--` in a
 /// value is a `/`), or the old `/inject/:ENV:KEY=VALUE…`. istio/istio: pkg/kube/inject/webhook.go parseInjectEnvs.
 #[must_use]

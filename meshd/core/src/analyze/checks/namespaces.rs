@@ -1,7 +1,12 @@
 //! Namespaces: whether it is said that their pods belong to the mesh, and only once.
 
-use super::Check;
-use crate::analyze::message::{MULTIPLE_INJECTION_LABELS, Messages, NAMESPACE_NOT_INJECTED, brackets};
+use mesh_api::inject::values::InjectValues;
+use serde_json::Value;
+
+use super::{Check, injector_map};
+use crate::analyze::message::{
+    INJECTED_BY_DEFAULT, MULTIPLE_INJECTION_LABELS, Messages, NAMESPACE_NOT_INJECTED, brackets,
+};
 use crate::analyze::objects::Objects;
 use crate::analyze::sorts::Sort;
 
@@ -19,6 +24,10 @@ const MODE: &str = "istio.io/dataplane-mode";
 const OF_KUBERNETES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
 fn run(objects: &Objects, messages: &mut Messages) {
+    let values = injector_map(objects, None).and_then(|map| InjectValues::parse(map.text("data.values")).ok());
+    let by_default = values.is_some_and(|(values, _)| {
+        values.raw.pointer("/sidecarInjectorWebhook/enableNamespacesByDefault").and_then(Value::as_bool) == Some(true)
+    });
     for namespace in objects.of(Sort::NAMESPACE) {
         if namespace.name == objects.root_namespace || OF_KUBERNETES.contains(&namespace.name.as_str()) {
             continue;
@@ -39,6 +48,12 @@ fn run(objects: &Objects, messages: &mut Messages) {
         }
         let said = injection.is_some_and(|value| !value.is_empty()) || namespace.label(REVISION).is_some();
         if !said && namespace.label(MODE) != Some("ambient") {
+            if by_default {
+                let text =
+                    "is enabled for Istio injection, as Istio is installed with enableNamespacesByDefault as true.";
+                messages.tell(&INJECTED_BY_DEFAULT, namespace, "metadata.name", text);
+                continue;
+            }
             let name = &namespace.name;
             let text = format!(
                 "The namespace is not enabled for Istio injection. Run 'kubectl label namespace {name} \

@@ -74,8 +74,8 @@ fn overlaps(webhooks: &[Webhook<'_>], revisions: &BTreeSet<&str>, messages: &mut
     for namespace in &namespaces {
         for object in &objects {
             let takes = |webhook: &&Webhook<'_>| {
-                fits(view::at(webhook.value, "namespaceSelector"), namespace)
-                    && fits(view::at(webhook.value, "objectSelector"), object)
+                view::fits(view::at(webhook.value, "namespaceSelector"), namespace)
+                    && view::fits(view::at(webhook.value, "objectSelector"), object)
             };
             let taking: Vec<&Webhook<'_>> = webhooks.iter().filter(takes).collect();
             for webhook in &taking {
@@ -105,21 +105,4 @@ fn named(webhook: &Value) -> Vec<&str> {
         );
     }
     all
-}
-
-/// Whether a label selector takes something with these labels; none takes everything.
-fn fits(selector: Option<&Value>, labels: &BTreeMap<&str, &str>) -> bool {
-    let Some(selector) = selector else { return true };
-    let terms = view::list(selector, "matchExpressions");
-    view::selects(&view::pairs(selector, "matchLabels"), labels)
-        && terms.iter().all(|term| {
-            let (value, values) = (labels.get(view::text(term, "key")), view::texts(term, "values"));
-            match view::text(term, "operator") {
-                "In" => value.is_some_and(|value| values.contains(value)),
-                "NotIn" => value.is_none_or(|value| !values.contains(value)),
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
 }
