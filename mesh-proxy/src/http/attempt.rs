@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh_api_xds::ir::cluster::{Cluster, UpstreamProtocol};
+use mesh_api_xds::ir::endpoint::Health;
 use mesh_proxy_core::endpoint::{Endpoint, EndpointId, InFlight};
 use mesh_proxy_core::facts::RequestFacts;
 use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::filter::format::Context;
 use mesh_proxy_core::h1::head::{Asked, Switch};
-use mesh_proxy_core::head::Version;
 use mesh_proxy_core::head::known::KnownName;
+use mesh_proxy_core::head::{Method, Version};
 use mesh_proxy_core::health::outlier::Seen;
 use mesh_proxy_core::limit::concurrency::Permit;
 use mesh_proxy_core::plan::cluster::ClusterPlan;
+use mesh_proxy_core::retry::policy::is_idempotent;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -33,6 +35,9 @@ use crate::upstream::h1_pool::Pooled;
 use crate::upstream::h2_pool::H2Limits;
 use crate::upstream::key::{PoolKey, Protocol};
 use crate::worker::Worker;
+
+/// How long a refused request waits for an endpoint that is not known yet: a little longer than it takes to be announced.
+const ENDPOINT_WAIT: Duration = Duration::from_secs(1);
 
 /// How forwarding ended well.
 #[derive(Debug)]
@@ -54,8 +59,8 @@ pub struct Forwarding<'a> {
     pub routed: &'a Routed,
     /// The client's address.
     pub client: SocketAddr,
-    /// The cluster that was chosen.
-    pub cluster: &'a ClusterPlan,
+    /// The cluster that was chosen, as it is now.
+    pub cluster: Arc<ClusterPlan>,
     /// Framing of the request.
     pub follows: Follows,
     /// Whether the client asked for another protocol.
@@ -89,7 +94,7 @@ pub async fn forward(
         connection,
         routed,
         client,
-        cluster: &cluster,
+        cluster,
         follows,
         switch: down.switch(),
         start_time,
@@ -100,7 +105,7 @@ pub async fn forward(
     let mut retries = Retries::new(&forwarding, &scratch.request);
     scratch.progress.replay.keep(retries.replay_bytes());
     down.send_continue();
-    attempts(&forwarding, &mut retries, scratch, down).await
+    attempts(forwarding, &mut retries, scratch, down).await
 }
 
 /// The chosen cluster.
@@ -111,7 +116,7 @@ fn find_cluster(worker: &Worker, routed: &Routed) -> Result<Arc<ClusterPlan>, St
 }
 
 async fn attempts(
-    forwarding: &Forwarding<'_>,
+    mut forwarding: Forwarding<'_>,
     retries: &mut Retries,
     scratch: &mut Scratch,
     down: &mut Downstream<'_>,
@@ -119,18 +124,24 @@ async fn attempts(
     let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
     loop {
         scratch.record.attempts += 1;
-        let pause = match attempt(forwarding, retries, scratch, down, &mut tried).await {
+        let pause = match attempt(&forwarding, retries, scratch, down, &mut tried).await {
             Tried::Started(call, started, endpoint) => {
-                return deliver(forwarding, retries, scratch, down, *call, started, endpoint).await;
+                if !forwarding.finds_another(retries, &tried).await {
+                    return deliver(&forwarding, retries, scratch, down, *call, started, endpoint).await;
+                }
+                Duration::ZERO
             }
             Tried::Stop(stop) => return Err(stop),
             Tried::Again(pause) => pause,
-            Tried::Failed(fault, sent) => match retries.after_failure(forwarding, &fault, sent) {
-                Decision::Give(fault) => return Err(fault.into()),
+            Tried::Failed(fault, sent) => match retries.after_failure(&forwarding, &fault, sent) {
+                Decision::Give(fault) if !forwarding.finds_another(retries, &tried).await => return Err(fault.into()),
+                Decision::Give(_) => Duration::ZERO,
                 Decision::Again(pause) => pause,
             },
         };
         wait(pause).await;
+        // Endpoints may have come and gone since.
+        forwarding.refresh();
         // The next attempt starts with the body received so far.
         scratch.progress.request_stopped = false;
         retries.note_attempt(&mut scratch.request);
@@ -161,7 +172,7 @@ async fn attempt(
     down: &mut Downstream<'_>,
     tried: &mut SmallVec<[EndpointId; 4]>,
 ) -> Tried {
-    let cluster = forwarding.cluster;
+    let cluster = &*forwarding.cluster;
     let replayable = scratch.progress.replay.is_possible();
     let nothing_sent = Sent { bytes: false, replayable, reused: false };
     let endpoint = match crate::tcp::pick(forwarding.worker, forwarding.connection, cluster, tried) {
@@ -252,7 +263,40 @@ fn client_stop(broken: &Broken) -> Stop {
 
 impl Forwarding<'_> {
     fn report(&self, endpoint: &Endpoint, seen: Seen) {
-        crate::tcp::report(self.cluster, endpoint, seen);
+        crate::tcp::report(&self.cluster, endpoint, seen);
+    }
+
+    /// Looks at the cluster as configuration has it now; one that is gone is used to the end.
+    fn refresh(&mut self) {
+        let live = self.worker.live();
+        if let Some(now) = live.plan.cluster(&self.cluster.settings.name)
+            && !Arc::ptr_eq(now, &self.cluster)
+        {
+            self.cluster = Arc::clone(now);
+        }
+    }
+
+    /// For a request that every application tried has refused: whether there is an endpoint that was not tried, or comes
+    /// within a moment. In a rollout an application may be gone before its successor is known here.
+    async fn finds_another(&mut self, retries: &Retries, tried: &[EndpointId]) -> bool {
+        if !retries.wants_another(tried.len()) {
+            return false;
+        }
+        let moment = Instant::now() + ENDPOINT_WAIT;
+        let deadline = retries.ends_at().map_or(moment, |end| end.min(moment));
+        let mut states = self.worker.shared.store.subscribe();
+        loop {
+            self.refresh();
+            let usable = |endpoint: &&Arc<Endpoint>| endpoint.health == Health::Healthy;
+            if self.cluster.all().iter().filter(usable).any(|endpoint| !tried.contains(&endpoint.id())) {
+                return true;
+            }
+            if !matches!(tokio::time::timeout_at(deadline, states.changed()).await, Ok(Ok(()))) {
+                return false;
+            }
+            // The worker's own copy follows within the same turn of its loop.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// What header formats may name.
@@ -295,7 +339,7 @@ async fn begin(
         .in_name_of(forwarding.connection.facts.source.ip(), worker.shared.client_mark);
     drop(live);
     if protocol == Protocol::Http1 {
-        let pooled = take_h1(forwarding, &key, endpoint, fresh).await?;
+        let pooled = take_h1(forwarding, &key, endpoint, scratch.request.method(), fresh).await?;
         scratch.record.upstream_local = pooled.local;
         return Ok(Call::begin_h1(pooled, key, &scratch.request, forwarding.follows, forwarding.switch));
     }
@@ -321,10 +365,17 @@ async fn take_h1(
     forwarding: &Forwarding<'_>,
     key: &Rc<PoolKey>,
     endpoint: &Endpoint,
+    method: Method,
     fresh: bool,
 ) -> Result<Pooled, Fault> {
     let worker = forwarding.worker;
-    if !fresh && let Some(pooled) = worker.upstreams.h1.take(key, Instant::now()) {
+    // A request that must not run twice is lost where the connection turns out to be closed: a look at the kernel's state,
+    // a system call, leaves next to no time for that.
+    let careful = !is_idempotent(method);
+    while !fresh && let Some(pooled) = worker.upstreams.h1.take(key, Instant::now()) {
+        if careful && pooled.wire.stream().is_closed_now() {
+            continue;
+        }
         worker.telemetry.pool_reused();
         return Ok(pooled);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api_xds::ir::cluster::Limits;
-use mesh_api_xds::ir::route::RetryPolicy;
+use mesh_api_xds::ir::route::{RetryPolicy, RetrySafety};
 use mesh_proxy_core::fault::{Fault, FaultKind};
 use mesh_proxy_core::head::Head;
 use mesh_proxy_core::head::known::KnownName;
@@ -22,6 +22,9 @@ use super::transfer::Deadline;
 /// are far smaller).
 const REPLAY_BYTES: usize = 64 * 1024;
 
+/// Endpoints that one request is refused by at most.
+const MOST_REFUSALS: usize = 10;
+
 /// State of a request's attempts.
 #[derive(Debug)]
 pub struct Retries {
@@ -38,6 +41,8 @@ pub struct Retries {
     count_header: bool,
     /// An attempt may have been executed.
     ran: bool,
+    /// The last attempt was refused by a proxy whose application is gone, and was the last that the policy allows.
+    refused: bool,
 }
 
 /// How much of the request an attempt sent.
@@ -92,6 +97,7 @@ impl Retries {
             attempts: 1,
             count_header: forwarding.routed.host.attempt_count,
             ran: false,
+            refused: false,
         }
     }
 
@@ -139,12 +145,15 @@ impl Retries {
         self.ran |= resend::may_have_run(fault, sent.bytes);
         match self.ask(forwarding, &Outcome::Failed(fault), sent) {
             Ok(pause) => Decision::Again(pause),
-            Err(why) => Decision::Give(Fault {
-                retried: self.attempts > 1,
-                exhausted: why == Why::Exhausted && self.spent > 0,
-                resend: resend::is_safe(fault, self.ran, self.idempotent),
-                ..fault.clone()
-            }),
+            Err(why) => {
+                self.refused = why == Why::Exhausted && fault.kind == FaultKind::UpstreamRefusedStream;
+                Decision::Give(Fault {
+                    retried: self.attempts > 1,
+                    exhausted: why == Why::Exhausted && self.spent > 0,
+                    resend: resend::is_safe(fault, self.ran, self.idempotent),
+                    ..fault.clone()
+                })
+            }
         }
     }
 
@@ -167,7 +176,17 @@ impl Retries {
             rate_limited: head.contains(KnownName::XEnvoyRateLimited),
             refused,
         };
-        self.ask(forwarding, &outcome, sent).ok()
+        let asked = self.ask(forwarding, &outcome, sent);
+        self.refused = refused && asked == Err(Why::Exhausted);
+        asked.ok()
+    }
+
+    /// Whether an endpoint that was not tried yet is worth a look, after `tried` of them. A policy that somebody wrote is
+    /// followed to the letter.
+    #[must_use]
+    pub fn wants_another(&self, tried: usize) -> bool {
+        let is_default = |policy: &Arc<RetryPolicy>| policy.safety == RetrySafety::Safe && policy.avoid_previous;
+        self.refused && tried < MOST_REFUSALS && self.policy.as_ref().is_some_and(is_default)
     }
 
     fn ask(&mut self, forwarding: &Forwarding<'_>, outcome: &Outcome<'_>, sent: Sent) -> Result<Duration, Why> {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -85,6 +87,19 @@ impl Io {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
+        }
+    }
+
+    /// Asks the kernel itself whether the peer has sent or closed, which the event loop may not have noted yet.
+    #[must_use]
+    pub fn has_input_now(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                let mut byte = [0];
+                let looked = rustix::net::recv(tcp, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+                !matches!(looked, Err(Errno::AGAIN))
+            }
+            Self::Pipe(_) => false,
         }
     }
 

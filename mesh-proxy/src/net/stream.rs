@@ -62,6 +62,13 @@ impl Stream {
         self.io.addresses()
     }
 
+    /// Whether a connection that rests was closed, as the kernel knows it at this moment. In TLS what arrives may be of the
+    /// session only: there the peers' own messages tell.
+    #[must_use]
+    pub fn is_closed_now(&self) -> bool {
+        self.tls.is_none() && self.io.has_input_now()
+    }
+
     /// Completes the TLS handshake; nothing to do for plaintext.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! The two sides of a hand-over over a real unix socket, in one process.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use mesh_api::text::Str;
@@ -62,6 +64,7 @@ struct Running {
     status: Arc<Status>,
     ending: watch::Sender<bool>,
     door: JoinHandle<std::io::Result<()>>,
+    brought: mpsc::Receiver<OwnedFd>,
 }
 
 impl Running {
@@ -94,6 +97,7 @@ impl Running {
             targets: Targets::default(),
             handover: Arc::clone(&status),
         };
+        let (programs, brought) = mpsc::channel(1);
         let table = ListenerTable::seeded([(socket.local_addr().unwrap(), socket.try_clone().unwrap())]);
         let estate = Estate {
             shared: Arc::clone(&shared),
@@ -102,11 +106,12 @@ impl Running {
             desk: Arc::new(Desk::new(context).unwrap()),
             credential: watch::channel(None).1,
             status: Arc::clone(&status),
+            programs,
         };
         let ending = watch::Sender::new(false);
         let door = door::open(&door::name(&node)).unwrap();
         let door = tokio::spawn(give::serve(door, estate, ending.subscribe()));
-        Self { node, socket, shared, status, ending, door }
+        Self { node, socket, shared, status, ending, door, brought }
     }
 
     async fn ask(&self) -> Taken {
@@ -262,4 +267,26 @@ async fn a_process_whose_predecessor_died_serves_alone() {
 #[tokio::test]
 async fn where_nobody_runs_nobody_answers() {
     assert!(take::ask(&mk_bootstrap("nobody").node.id()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_program_is_brought_and_who_serves_is_told() {
+    let mut running = Running::start("brought");
+    let own = File::open("/proc/self/exe").unwrap();
+    let mut channel = Channel::new(running.knock().await);
+    channel.send(&Message::Bring { process: ProcessInfo::this() }, &[own.as_fd()]).await.unwrap();
+    assert_eq!(next(&mut channel).await, (Message::Started, 0));
+    let program = File::from(running.brought.recv().await.unwrap());
+    assert_eq!(program.metadata().unwrap().len(), own.metadata().unwrap().len());
+    let mut channel = Channel::new(running.knock().await);
+    channel.send(&Message::Who, &[]).await.unwrap();
+    let process = ProcessInfo::this();
+    assert_eq!(next(&mut channel).await, (Message::Here { generation: 0, process, replaced_soon: true }, 0));
+    // Not when it ends.
+    running.ending.send_replace(true);
+    running.status.set_replaced_soon(false);
+    let mut channel = Channel::new(running.knock().await);
+    channel.send(&Message::Bring { process: ProcessInfo::this() }, &[own.as_fd()]).await.unwrap();
+    let answer = next(&mut channel).await;
+    assert!(matches!(&answer, (Message::Refuse { reason }, 0) if reason.contains("told to end")), "{answer:?}");
 }

@@ -12,7 +12,7 @@ use mesh_ca::testing::TestCa;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{Proxy, mk_cluster, mk_listener, mk_route, ok, read_message, upstream};
-use crate::tls::{client_of, server};
+use crate::tls::{client_of, secured, server};
 
 const PROTOCOLS: [UpstreamProtocol; 2] = [UpstreamProtocol::Http1, UpstreamProtocol::Http2];
 
@@ -70,6 +70,24 @@ async fn a_request_whose_application_is_gone_finds_the_other_replica() {
             assert!(head.starts_with("HTTP/1.1 200 ") && body == "hello", "{protocol:?} {number}: {head}{body}");
             assert!(!head.contains("x-mesh-resend"), "{head}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_a_moment_for_a_replica_that_is_not_known_yet() {
+    let ca = TestCa::new(SystemTime::now());
+    let (web, shop) = (ca.credential("default", "web"), ca.credential("default", "app"));
+    let gone = server(&shop, nobody());
+    let alive = server(&shop, upstream(|_, body| ok(&String::from_utf8_lossy(body))).await);
+    for protocol in PROTOCOLS {
+        let expected = shop.identity.to_string();
+        let client = client_of(&web, &[gone.address], &expected, protocol, retried());
+        let mut posted = Box::pin(post(&client));
+        let still = tokio::time::timeout(Duration::from_millis(300), &mut posted).await;
+        assert!(still.is_err(), "{protocol:?}: its retries are long used up: {still:?}");
+        client.apply(vec![secured(&[gone.address, alive.address], &expected, protocol)]);
+        let (head, body) = posted.await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == "hello", "{protocol:?}: {head}{body}");
     }
 }
 

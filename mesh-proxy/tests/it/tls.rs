@@ -80,24 +80,30 @@ pub(crate) fn client_of(
     protocol: UpstreamProtocol,
     route: Route,
 ) -> Proxy {
-    let (secrets, expected) = (secrets(credential), expected.to_owned());
+    let secrets = secrets(credential);
+    let cluster = secured(servers, expected, protocol);
     Proxy::start(move |address| {
-        let mut cluster = mk_cluster(servers);
-        if let Resource::Cluster(cluster) = &mut cluster {
-            cluster.protocol = protocol;
-            cluster.transport = Transport::Tls(Arc::new(UpstreamTls {
-                certificate: Some(Str::from("default")),
-                validation: Some(validation(Some(&expected))),
-                sni: Sni::Name(Str::from("outbound_.80_._.app.default.svc.cluster.local")),
-                alpn: [Str::from("istio")].into(),
-                alpn_override: true,
-                versions: TlsVersions::default(),
-            }));
-        }
         let mut resources = vec![mk_listener(address, vec![route]), cluster];
         resources.extend(secrets);
         resources
     })
+}
+
+/// The cluster `upstream` of these servers, with mutual TLS; they must be `expected`.
+pub(crate) fn secured(servers: &[SocketAddr], expected: &str, protocol: UpstreamProtocol) -> Resource {
+    let mut cluster = mk_cluster(servers);
+    if let Resource::Cluster(cluster) = &mut cluster {
+        cluster.protocol = protocol;
+        cluster.transport = Transport::Tls(Arc::new(UpstreamTls {
+            certificate: Some(Str::from("default")),
+            validation: Some(validation(Some(expected))),
+            sni: Sni::Name(Str::from("outbound_.80_._.app.default.svc.cluster.local")),
+            alpn: [Str::from("istio")].into(),
+            alpn_override: true,
+            versions: TlsVersions::default(),
+        }));
+    }
+    cluster
 }
 
 async fn get(proxy: &Proxy) -> (String, String) {
