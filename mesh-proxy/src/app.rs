@@ -92,6 +92,9 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     let opened = if taken.is_some() { desk.reserve(&mut table) } else { desk.open(&mut table) };
     opened.context("starting the admin interface")?;
     let door = taken.as_mut().and_then(|taken| taken.door.take()).or_else(|| open_door(&node_id));
+    if door.is_some() {
+        status.set_door(door::name(&node_id));
+    }
     tracing::info!(
         node = %node_id, identity = %bootstrap.identity, workers = bootstrap.workers, ?phase, "Proxy started"
     );
@@ -104,7 +107,9 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     control.block_on(control::run(parts, stop_asked, taken, door))?;
     shared.drain.send_replace(DrainPhase::Now);
     wait_for(threads, FORCE);
-    if control::has_handed_over(status.stage()) && !supervise::children().is_empty() {
+    // Who is supervised leaves its successor to the supervisor, which adopts it.
+    let parent = control::has_handed_over(status.stage()) && !supervise::children().is_empty();
+    if parent && !supervise::is_supervised() {
         return Err(supervise::become_supervisor()).context("becoming the supervisor of the successor");
     }
     Ok(())

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::agent::commands::{RequestArgs, WaitArgs};
 use crate::capture;
+use crate::handover::replace::ReplaceArgs;
 
 /// Sidecar and gateway proxy of the mesh.
 #[derive(Debug, Parser)]
@@ -36,6 +37,8 @@ pub enum Command {
     Request(RequestArgs),
     /// Show which build this is
     Version(VersionArgs),
+    /// Give the running proxy of this network namespace this program, which it starts in its place
+    Replace(ReplaceArgs),
     /// Pass signals on to the proxies that are children of this process, until the last has ended
     #[command(hide = true)]
     Supervise,

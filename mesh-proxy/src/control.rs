@@ -1,6 +1,8 @@
 //! The thread that steers the process: certificates, configuration, signals, hand-overs. Requests never come here.
 
 use std::future::pending;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 use std::process::ExitStatus;
@@ -77,7 +79,11 @@ struct Steering {
     credential: watch::Receiver<Option<Credential>>,
     /// The process does not serve yet.
     taking: Option<Taking>,
+    /// Sockets that another process listened on before.
+    used_before: Vec<SocketAddr>,
     door: Option<UnixListener>,
+    /// Where programs come in that others bring.
+    programs: mpsc::Sender<OwnedFd>,
     /// A successor that this process started.
     successor: Option<Child>,
     /// Since when another process has its sockets.
@@ -101,7 +107,8 @@ pub async fn run(
     let mut stages = parts.status.stages();
     let mut ticks = interval(CHECK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut steering = Steering::start(parts, taken, door);
+    let (programs, mut brought) = mpsc::channel(1);
+    let mut steering = Steering::start(parts, taken, door, programs);
     loop {
         let action = tokio::select! {
             ended = ended(&mut steering.configuration) => {
@@ -110,13 +117,14 @@ pub async fn run(
             stop = signals.recv() => steering.on_stop(stop),
             Some(event) = asked.recv() => steering.ending.on(event, Instant::now()),
             () = hear(&mut replace) => {
-                steering.replace();
+                steering.replace(None);
                 Action::Nothing
             }
-            status = wait_for(&mut steering.successor) => {
-                steering.successor_ended(status);
+            Some(program) = brought.recv() => {
+                steering.replace(Some(&program));
                 Action::Nothing
             }
+            status = wait_for(&mut steering.successor) => steering.successor_ended(status)?,
             taken = outcome(&mut steering.taking) => {
                 steering.taken(taken)?;
                 Action::Nothing
@@ -134,7 +142,7 @@ pub async fn run(
 }
 
 impl Steering {
-    fn start(parts: Parts, taken: Option<Taken>, door: Option<UnixListener>) -> Self {
+    fn start(parts: Parts, taken: Option<Taken>, door: Option<UnixListener>, programs: mpsc::Sender<OwnedFd>) -> Self {
         let (sender, credential) = watch::channel(None);
         if let Some(known) = taken.as_ref().and_then(|taken| taken.credential(SystemTime::now())) {
             // The certificate of the process before: it proves who asks for the own one, and serves until that arrives.
@@ -151,7 +159,9 @@ impl Steering {
             told: watch::Sender::new(false),
             credential,
             taking: None,
+            used_before: taken.as_ref().map_or_else(Vec::new, |taken| taken.used.clone()),
             door,
+            programs,
             successor: None,
             gone: None,
             configuration: Some(tokio::spawn(client::run(control))),
@@ -190,12 +200,12 @@ impl Steering {
         self.parts.status.count(Outcome::Taken);
         tracing::info!(generation = self.parts.status.generation(), "Taken over, this process accepts connections now");
         self.open_door();
-        let table = Arc::clone(&self.parts.table);
+        let (table, used_before) = (Arc::clone(&self.parts.table), std::mem::take(&mut self.used_before));
         tokio::spawn(async move {
             // A listener that configuration brings a moment later finds its socket; the other process keeps it as long.
             sleep(PROBATION).await;
             let mut table = listeners::lock(&table);
-            let unclaimed: Vec<_> = table.unclaimed().collect();
+            let unclaimed: Vec<_> = table.unclaimed().filter(|address| used_before.contains(address)).collect();
             for address in unclaimed {
                 tracing::info!(%address, "Closed: taken over, and no listener has it");
                 table.close(address);
@@ -214,6 +224,7 @@ impl Steering {
             desk: Arc::clone(&self.parts.desk),
             credential: self.credential.clone(),
             status: Arc::clone(&self.parts.status),
+            programs: self.programs.clone(),
         };
         let ending = self.told.subscribe();
         tokio::spawn(async move {
@@ -236,27 +247,43 @@ impl Steering {
         self.ending.on(event, Instant::now())
     }
 
-    /// SIGUSR2: starts a successor, or lets the one that serves do it.
-    fn replace(&mut self) {
-        match self.parts.status.stage() {
-            _ if self.taking.is_some() => tracing::warn!("SIGUSR2 is left alone: this process has yet to take over"),
-            Stage::Serving if self.successor.is_none() => match self.parts.launcher.start() {
-                Ok(child) => self.successor = Some(child),
-                Err(error) => {
-                    self.parts.status.count(Outcome::Failed);
-                    tracing::error!(%error, launcher = ?self.parts.launcher, "No successor started, this process goes on");
-                }
-            },
-            Stage::Probation { .. } | Stage::Gone => supervise::forward(SystemSignal::SIGUSR2),
-            Stage::Serving | Stage::Warming { .. } | Stage::Going { .. } => {
-                tracing::warn!("SIGUSR2 is left alone: a successor is on its way");
+    /// Starts a successor, from this program's place or from what was brought, or lets the process that serves do it.
+    fn replace(&mut self, brought: Option<&OwnedFd>) {
+        let stage = self.parts.status.stage();
+        match stage {
+            _ if self.taking.is_some() => tracing::warn!("Not replaced: this process has yet to take over"),
+            Stage::Serving if self.successor.is_none() => self.start_successor(brought),
+            Stage::Probation { .. } | Stage::Gone if brought.is_none() => supervise::forward(SystemSignal::SIGUSR2),
+            _ => tracing::warn!(?stage, "Not replaced: a successor is on its way"),
+        }
+    }
+
+    fn start_successor(&mut self, brought: Option<&OwnedFd>) {
+        let started = self.parts.launcher.start(brought);
+        self.parts.status.set_replaced_soon(started.is_ok());
+        match started {
+            Ok(child) => self.successor = Some(child),
+            Err(error) => {
+                self.parts.status.count(Outcome::Failed);
+                tracing::error!(%error, launcher = ?self.parts.launcher, "No successor started, this process goes on");
             }
         }
     }
 
-    fn successor_ended(&mut self, status: Option<ExitStatus>) {
+    /// Without its successor, a process that has handed over has nothing to wait for: who started it starts it anew.
+    fn successor_ended(&mut self, status: Option<ExitStatus>) -> anyhow::Result<Action> {
+        let stage = self.parts.status.stage();
         self.successor = None;
-        tracing::warn!(status = ?status, stage = ?self.parts.status.stage(), "The successor that was started has ended");
+        self.parts.status.set_replaced_soon(false);
+        tracing::warn!(?status, ?stage, "The successor that was started has ended");
+        // The next generation may have taken over from it, and is a child of this process now.
+        if stage != Stage::Gone || !supervise::children().is_empty() {
+            return Ok(Action::Nothing);
+        }
+        if status.is_some_and(|status| status.success()) {
+            return Ok(Action::Exit(Why::Succeeded));
+        }
+        bail!("the process that took over has died");
     }
 
     /// Follows a hand-over: without sockets there is no use for a control plane.

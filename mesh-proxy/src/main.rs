@@ -7,7 +7,7 @@ use mesh_proxy::agent::commands;
 use mesh_proxy::app;
 use mesh_proxy::args::{Cli, Command, VersionArgs, VersionOutput};
 use mesh_proxy::capture::{self, CaptureError};
-use mesh_proxy::handover::supervise;
+use mesh_proxy::handover::{replace, supervise};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         // As in Istio's agent, both end with 1: scripts look whether it worked, not at the number.
         Command::Wait(args) => return status(run(commands::wait(&args)), 1),
         Command::Request(args) => return status(run(commands::request_to_stdout(&args)), 1),
+        Command::Replace(args) => {
+            return status(run(async { replace::run(&args).await.map(|text| print(&text)) }), 1);
+        }
         Command::Supervise => match supervise::run() {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),

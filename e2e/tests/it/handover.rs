@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 
 use e2e::assert::{PATIENCE, eventually, wait_until};
 use e2e::client::{self, Load, url};
 use e2e::mesh::{CATALOGUE, FEED, Mesh, Security, TCP_ECHO, Workload, ok};
 use e2e::process::{Process, Spec, binary};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::world::{Kind, World, expect_fine};
@@ -228,9 +229,53 @@ fn loop_a_signal_replaces_the_process_again_and_again() {
     }
     loads.end();
     let last = page(&caller)["process"]["pid"].as_u64().unwrap();
+    // Those between have ended, and left their successors to it.
+    let status = || std::fs::read_to_string(format!("/proc/{last}/status")).unwrap();
+    wait_until("there is one supervisor", || status().contains(&format!("\nPPid:\t{first}\n")));
     assert_eq!(world.proxy.stop().code(), Some(0));
     assert!(!Path::new(&format!("/proc/{last}")).exists(), "the last generation ended with its supervisor");
     assert!(TcpStream::connect(world.at(CATALOGUE)).is_err());
+}
+
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_a_supervisor_ends_as_the_process_that_serves() {
+    let mut world = World::new(Security::Plaintext, Kind::Ours);
+    let caller = world.caller.clone();
+    world.proxy.signal(Signal::USR2);
+    let page = wait_for_page(&caller, "the successor serves", |page| page["generation"] == 1);
+    let look = || std::fs::read(format!("/proc/{}/cmdline", world.proxy.pid())).unwrap();
+    wait_until("the first process is a supervisor", || look().ends_with(b"\0supervise\0"));
+    let pid = page["process"]["pid"].as_i64().unwrap();
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+    let status = eventually("the supervisor ends", || world.proxy.ended().ok_or("it runs"));
+    assert_eq!(status.code(), Some(128 + 9));
+    world.proxy.kill();
+}
+
+/// As an ephemeral container does it: the program is somewhere else, and gone afterwards.
+#[test]
+#[ignore = "needs built binaries: cargo xtask ci interop"]
+fn loop_a_program_is_brought_and_started_in_place() {
+    let mut world = a_world();
+    let caller = world.caller.clone();
+    let loads = Loads::start(&world);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let program = elsewhere.path().join("mesh-proxy");
+    std::fs::copy(binary("mesh-proxy"), &program).unwrap();
+    let door = page(&caller)["door"].as_str().unwrap().to_owned();
+    let output = Command::new(&program).args(["replace", "--door", &door]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.starts_with("replaced: process ") && told.ends_with("generation 1\n"), "{told}");
+    let pid = page(&caller)["process"]["pid"].as_u64().unwrap();
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
+    loads.end();
+    // Without an argument only where there is no choice.
+    let output = Command::new(&program).arg("replace").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("choose with --door"), "{output:?}");
+    assert_eq!(world.proxy.stop().code(), Some(0));
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub enum Why {
     Elapsed,
     /// No connection is left.
     Idle,
+    /// Another process took over, and has ended.
+    Succeeded,
 }
 
 impl fmt::Display for Why {
@@ -68,6 +70,7 @@ impl fmt::Display for Why {
             Self::SecondSignal => "a second signal came",
             Self::Elapsed => "the time to drain is over",
             Self::Idle => "no connection is left",
+            Self::Succeeded => "the process that took over has ended",
         })
     }
 }
@@ -78,7 +81,7 @@ impl Why {
     pub const fn lets_requests_end(self) -> bool {
         match self {
             Self::Asked | Self::SecondSignal => false,
-            Self::Drained | Self::Elapsed | Self::Idle => true,
+            Self::Drained | Self::Elapsed | Self::Idle | Self::Succeeded => true,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -11,11 +12,14 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::message::{MAX_SOCKETS, Message, MessageError, SOCKETS_A_MESSAGE};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
+/// Time for the other side to read a message.
+const SEND: Duration = Duration::from_secs(10);
 /// Room for the descriptors of one message.
 const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(SOCKETS_A_MESSAGE));
 
@@ -56,8 +60,13 @@ impl Channel {
     /// Sends a message with its descriptors.
     ///
     /// # Errors
-    /// When the other side is gone, or the message is too long.
+    /// When the other side is gone or does not read, or the message is too long.
     pub async fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let sent = timeout(SEND, self.send_whole(message, descriptors)).await;
+        sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn send_whole(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         if descriptors.len() > SOCKETS_A_MESSAGE || descriptors.len() != message.descriptors() {
             let (found, expected) = (descriptors.len(), message.descriptors().min(SOCKETS_A_MESSAGE));
             return Err(ChannelError::Descriptors { found, expected });

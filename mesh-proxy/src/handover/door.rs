@@ -48,6 +48,13 @@ impl Peer {
         if self.pid == 0 { Err(Stranger::Namespace) } else { Ok(()) }
     }
 
+    /// Whether the process would live on when the one with the number `own` ends. The end of the first process of a namespace is
+    /// the end of all of it, so that one stays where its successor is its child, and only there.
+    #[must_use]
+    pub fn outlives(self, own: u32, parent: Option<i32>) -> bool {
+        own != 1 || parent == Some(1)
+    }
+
     /// Who is at the other end of `stream`.
     ///
     /// # Errors
@@ -58,13 +65,36 @@ impl Peer {
     }
 }
 
+/// How the names of all proxies begin.
+const PREFIX: &str = "lateen-handover-";
+/// Flag of a listening socket in the kernel's table (`__SO_ACCEPTCON`).
+const LISTENS: &str = "00010000";
+
 /// The name at which the proxy with this node id is asked. It is of one proxy: there may be several in a network namespace,
 /// as with workloads on one virtual machine.
 #[must_use]
 pub fn name(node_id: &str) -> String {
     let hash = digest::digest(&digest::SHA256, node_id.as_bytes());
     let digits: String = hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("lateen-handover-{digits}")
+    format!("{PREFIX}{digits}")
+}
+
+/// Names of the proxies that run in this network namespace.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn names() -> io::Result<Vec<String>> {
+    Ok(names_in(&std::fs::read_to_string("/proc/net/unix")?))
+}
+
+/// The names in the text of `/proc/net/unix`.
+fn names_in(table: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (flags, name) = (fields.nth(3)?, fields.nth(3)?.strip_prefix('@')?);
+        (flags == LISTENS && name.starts_with(PREFIX)).then(|| name.to_owned())
+    };
+    table.lines().filter_map(name).collect()
 }
 
 /// Opens the name.
@@ -104,12 +134,30 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_a_process_namespace_has_only_children_after_it() {
+        let peer = Peer { uid: 1337, pid: 12 };
+        assert!(peer.outlives(7, Some(0)) && peer.outlives(1, Some(1)));
+        assert!(!peer.outlives(1, Some(0)) && !peer.outlives(1, None));
+    }
+
+    #[test]
+    fn names_are_those_that_somebody_listens_at() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                     0000000000000000: 00000002 00000000 00010000 0001 01 4711 @lateen-handover-0a1b\n\
+                     0000000000000000: 00000003 00000000 00000000 0001 03 4712 @lateen-handover-0a1b\n\
+                     0000000000000000: 00000002 00000000 00010000 0001 01 4713 /run/lateen-handover-9\n\
+                     0000000000000000: 00000002 00000000 00000000 0002 01 4714\n";
+        assert_eq!(names_in(table), ["lateen-handover-0a1b"]);
+    }
+
+    #[test]
     fn a_name_has_one_holder_and_goes_with_it() {
         let name = name(&format!("sidecar~127.0.0.1~test-{}.x~y", std::process::id()));
         assert!(knock(&name).unwrap().is_none());
         let listener = open(&name).unwrap();
         assert_eq!(open(&name).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(knock(&name).unwrap().is_some());
+        assert!(names().unwrap().contains(&name));
         drop(listener);
         assert!(knock(&name).unwrap().is_none());
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use mesh_api_rt::report::Report;
 use mesh_ca::client::Credential;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::channel::{Channel, ChannelError};
@@ -19,6 +19,7 @@ use super::door::Peer;
 use super::giver::{Action, Event, Giver, Refusal, Stage};
 use super::message::{CredentialText, Handed, Message, Offer, ProcessInfo, Role, SOCKETS_A_MESSAGE};
 use super::status::{Outcome, Status};
+use super::supervise;
 use crate::admin::Desk;
 use crate::dns::server::Held;
 use crate::listeners::{self, SharedTable};
@@ -44,6 +45,8 @@ pub struct Estate {
     pub credential: watch::Receiver<Option<Credential>>,
     /// Where it is told how far it has come.
     pub status: Arc<Status>,
+    /// Where programs go that are to be started.
+    pub programs: mpsc::Sender<OwnedFd>,
 }
 
 /// Answers at the door until the sockets are somebody else's. `ending` becomes true when the process was told to end.
@@ -56,6 +59,11 @@ pub async fn serve(door: StdUnixListener, estate: Estate, mut ending: watch::Rec
     let mut server = Server { estate, door: handle, giver: Giver::default(), before: DrainPhase::Running };
     while server.giver.stage() != Stage::Gone {
         let stream = tokio::select! {
+            biased;
+            () = told_to_end(&mut ending), if !server.giver.is_ending() => {
+                let _ = server.giver.on(Event::Ending, Instant::now());
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -64,13 +72,9 @@ pub async fn serve(door: StdUnixListener, estate: Estate, mut ending: watch::Rec
                     continue;
                 }
             },
-            () = told_to_end(&mut ending), if !server.giver.is_ending() => {
-                let _ = server.giver.on(Event::Ending, Instant::now());
-                continue;
-            }
         };
-        if server.admits(&stream) {
-            server.session(Channel::new(stream), &mut ending).await;
+        if let Some(peer) = Server::admitted(&stream) {
+            server.session(peer, Channel::new(stream), &mut ending).await;
         } else {
             server.estate.status.count(Outcome::Refused);
             sleep(PAUSE).await;
@@ -85,6 +89,11 @@ async fn told_to_end(ending: &mut watch::Receiver<bool>) {
     }
 }
 
+/// Whether the process lives on when this one ends.
+fn outlives(peer: Peer) -> bool {
+    peer.outlives(std::process::id(), supervise::parent(peer.pid))
+}
+
 struct Server {
     estate: Estate,
     door: OwnedFd,
@@ -94,29 +103,44 @@ struct Server {
 }
 
 impl Server {
-    /// Strangers are not even told why.
-    fn admits(&self, stream: &UnixStream) -> bool {
+    /// Who asks. Strangers are not even told why they are refused.
+    fn admitted(stream: &UnixStream) -> Option<Peer> {
         let own = rustix::process::geteuid().as_raw();
-        match Peer::of(stream).map(|peer| peer.admit(own)) {
-            Ok(Ok(())) => true,
+        match Peer::of(stream).map(|peer| peer.admit(own).map(|()| peer)) {
+            Ok(Ok(peer)) => Some(peer),
             Ok(Err(stranger)) => {
                 tracing::warn!(reason = %stranger, "A process that asked for the sockets was refused");
-                false
+                None
             }
             Err(error) => {
                 tracing::warn!(%error, "A process that asked for the sockets cannot be told apart");
-                false
+                None
             }
         }
     }
 
     /// One attempt, from the first word to its end.
-    async fn session(&mut self, mut channel: Channel, ending: &mut watch::Receiver<bool>) {
+    async fn session(&mut self, peer: Peer, mut channel: Channel, ending: &mut watch::Receiver<bool>) {
         let first_word = Instant::now() + FIRST_WORD;
         loop {
+            let mut program = None;
             let event = tokio::select! {
+                biased;
+                () = told_to_end(ending), if !self.giver.is_ending() => Event::Ending,
                 received = channel.receive() => match received {
-                    Ok(Some((message, _))) => self.event(message),
+                    Ok(Some((Message::Who, _))) if self.giver.stage() == Stage::Serving => {
+                        // Who asks no longer does not need to know.
+                        let _ = channel.send(&self.here(), &[]).await;
+                        return;
+                    }
+                    Ok(Some((Message::Ask { .. }, _))) if self.giver.stage() == Stage::Serving && !outlives(peer) => {
+                        let _ = self.act(Action::Refuse(Refusal::Dependent), &channel).await;
+                        return;
+                    }
+                    Ok(Some((message, mut descriptors))) => {
+                        program = descriptors.pop();
+                        self.event(message)
+                    }
                     Ok(None) => Event::Lost,
                     Err(error) => {
                         tracing::warn!(error = %Report::new(&error), "The process that asked for the sockets is not understood");
@@ -124,11 +148,13 @@ impl Server {
                     }
                 },
                 () = sleep_until(self.giver.deadline().unwrap_or(first_word)) => Event::Tick,
-                () = told_to_end(ending), if !self.giver.is_ending() => Event::Ending,
             };
             let before = self.giver.stage();
             let action = self.giver.on(event, Instant::now());
-            let flow = self.act(action, &channel).await;
+            let flow = match (action, program) {
+                (Action::Start, Some(program)) => self.start(program, &channel).await,
+                (action, _) => self.act(action, &channel).await,
+            };
             self.estate.status.set_stage(self.giver.stage());
             let silent = before == Stage::Serving && matches!(event, Event::Tick | Event::Lost | Event::Nonsense);
             if flow.is_break() || silent {
@@ -144,9 +170,16 @@ impl Server {
                 self.estate.status.set_successor(process);
                 Event::Asked { oldest, newest }
             }
+            Message::Bring { process } => {
+                tracing::info!(pid = process.pid, build = %process.build, "A process brings a program to serve here");
+                Event::Brought
+            }
             Message::Ready => Event::Ready,
             Message::Active => Event::Active,
-            Message::Refuse { .. }
+            Message::Who
+            | Message::Here { .. }
+            | Message::Started
+            | Message::Refuse { .. }
             | Message::Offer(_)
             | Message::Sockets { .. }
             | Message::Go
@@ -157,7 +190,8 @@ impl Server {
     async fn act(&mut self, action: Action, channel: &Channel) -> ControlFlow<()> {
         let status = Arc::clone(&self.estate.status);
         match action {
-            Action::Nothing => {}
+            // Without a program there is nothing to start.
+            Action::Nothing | Action::Start => {}
             Action::Refuse(refusal) => {
                 status.count(Outcome::Refused);
                 tracing::warn!(reason = %refusal, "A process that asked for the sockets was refused");
@@ -196,6 +230,23 @@ impl Server {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn here(&self) -> Message {
+        let status = &self.estate.status;
+        let (generation, replaced_soon) = (status.generation(), status.is_replaced_soon());
+        Message::Here { generation, process: ProcessInfo::this(), replaced_soon }
+    }
+
+    async fn start(&self, program: OwnedFd, channel: &Channel) -> ControlFlow<()> {
+        let status = &self.estate.status;
+        status.set_replaced_soon(true);
+        let answer = match self.estate.programs.try_send(program) {
+            Ok(()) => Message::Started,
+            Err(_) => Message::Refuse { reason: "another program waits to be started".to_owned() },
+        };
+        let _ = channel.send(&answer, &[]).await;
+        ControlFlow::Break(())
     }
 
     fn lost(&mut self) -> ControlFlow<()> {
@@ -241,9 +292,12 @@ impl Server {
     fn sockets(&self) -> io::Result<Vec<(Handed, OwnedFd)>> {
         let mut all = Vec::new();
         let mut add = |role, address: SocketAddr, descriptor: OwnedFd| all.push((Handed { role, address }, descriptor));
-        for (address, socket) in listeners::lock(&self.estate.table).sockets() {
-            add(Role::Listener, address, socket.try_clone_to_owned()?);
+        let table = listeners::lock(&self.estate.table);
+        for (address, socket) in table.sockets() {
+            let spare = table.unclaimed().any(|unclaimed| unclaimed == address);
+            add(if spare { Role::Spare } else { Role::Listener }, address, socket.try_clone_to_owned()?);
         }
+        drop(table);
         let names = self.estate.names.duplicate()?;
         for (address, socket) in names.udp {
             add(Role::NamesUdp, address, socket.into());

@@ -51,6 +51,8 @@ pub enum Event {
         /// Newest.
         newest: u32,
     },
+    /// A process brings a program to be started.
+    Brought,
     /// The new process can serve.
     Ready,
     /// It serves.
@@ -77,6 +79,8 @@ pub enum Action {
         /// In this version.
         version: u32,
     },
+    /// Start the program that was brought.
+    Start,
     /// Tell it to accept.
     Go,
     /// Tell it to end, close the connection; nothing else changes.
@@ -111,6 +115,8 @@ pub enum Refusal {
     NotActive,
     /// It said what makes no sense now.
     Confused,
+    /// It would not live longer than this process.
+    Dependent,
 }
 
 impl fmt::Display for Refusal {
@@ -127,6 +133,10 @@ impl fmt::Display for Refusal {
                 write!(f, "the new process was not ready within {WARM_UP:?}; its log says what was missing")
             }
             Self::NotActive => write!(f, "the new process did not accept within {GOING:?}"),
+            Self::Dependent => f.write_str(
+                "the running process is the first of its process namespace, whose end ends the new process too; `mesh-proxy \
+                 replace` lets it start a program as its child",
+            ),
             Self::Confused => f.write_str("the new process said what makes no sense at this point"),
         }
     }
@@ -172,8 +182,9 @@ impl Giver {
     pub fn on(&mut self, event: Event, now: Instant) -> Action {
         match (self.stage, event) {
             (stage, Event::Ending) => self.told_to_end(stage),
-            (Stage::Gone, Event::Asked { .. }) => Action::Refuse(Refusal::NotServing),
-            (_, Event::Asked { .. }) if self.ending => Action::Refuse(Refusal::Ending),
+            (Stage::Gone, Event::Asked { .. } | Event::Brought) => Action::Refuse(Refusal::NotServing),
+            (_, Event::Asked { .. } | Event::Brought) if self.ending => Action::Refuse(Refusal::Ending),
+            (Stage::Serving, Event::Brought) => Action::Start,
             (Stage::Serving, Event::Asked { oldest, newest }) => self.asked(oldest, newest, now),
             (Stage::Warming { .. }, Event::Ready) => {
                 self.stage = Stage::Going { until: now + GOING };
@@ -289,9 +300,21 @@ mod tests {
         let (mut giver, now) = mk_giver(&[ASKED]);
         assert_eq!(giver.on(Event::Ending, now), Action::Abort(Refusal::Ending));
         assert_eq!(giver.on(ASKED, now), Action::Refuse(Refusal::Ending));
+        assert_eq!(giver.on(Event::Brought, now), Action::Refuse(Refusal::Ending));
         let (mut giver, now) = mk_giver(&[ASKED, Event::Ready]);
         assert_eq!(giver.on(Event::Ending, now), Action::Nothing);
         assert_eq!(giver.on(Event::Active, now), Action::StopAccepting);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_is_started_by_who_serves() {
+        let (mut giver, now) = mk_giver(&[]);
+        assert_eq!(giver.on(Event::Brought, now), Action::Start);
+        assert_eq!(giver.on(ASKED, now), Action::Offer { version: 1 });
+        assert_eq!(giver.on(Event::Brought, now), Action::Abort(Refusal::Confused));
+        let (mut giver, now) = mk_giver(&[ASKED, Event::Ready, Event::Active]);
+        assert_eq!(giver.on(Event::Tick, now + PROBATION), Action::LetGo);
+        assert_eq!(giver.on(Event::Brought, now), Action::Refuse(Refusal::NotServing));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,9 @@
 //!                               (stops accepting)
 //! ```
 //!
+//! Besides, a process may bring a program to be started (Bring with its descriptor, answered by Started or Refuse), and ask who
+//! serves (Who, answered by Here).
+//!
 //! The running process may say Abort until it has said Go. Unknown fields are left alone, so that a version can learn more
 //! without becoming another.
 
@@ -64,6 +67,24 @@ pub enum Message {
     Abort {
         /// Why.
         reason: String,
+    },
+    /// A process that is no proxy brings a program, with its descriptor: the running process shall start it in its place.
+    Bring {
+        /// Who it is.
+        process: ProcessInfo,
+    },
+    /// It was started.
+    Started,
+    /// A process asks who serves.
+    Who,
+    /// This one does.
+    Here {
+        /// How many processes came before it.
+        generation: u32,
+        /// Who it is.
+        process: ProcessInfo,
+        /// A successor that it started is on its way.
+        replaced_soon: bool,
     },
 }
 
@@ -121,6 +142,8 @@ pub struct Handed {
 pub enum Role {
     /// A TCP listener of traffic or of the administrative interface.
     Listener,
+    /// A TCP listener that was handed in by who started the first process, and that no configuration has asked for yet.
+    Spare,
     /// Look-ups of names over UDP.
     NamesUdp,
     /// Look-ups of names over TCP.
@@ -146,6 +169,7 @@ impl Message {
     pub fn descriptors(&self) -> usize {
         match self {
             Self::Sockets { sockets } => sockets.len(),
+            Self::Bring { .. } => 1,
             _ => 0,
         }
     }

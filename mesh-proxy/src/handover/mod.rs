@@ -7,13 +7,14 @@
 //!
 //! What is decided is pure: [`giver`] for the running process, [`taker`] for the new one. Around them: [`message`] and
 //! [`channel`] (bytes and descriptors), [`door`] (who may ask), [`give`] and [`take`] (the two sides), [`successor`] (a process
-//! that starts its own successor) and [`supervise`] (what remains of that process).
+//! that starts its own successor), [`replace`] (who brings it the program) and [`supervise`] (what remains of that process).
 
 pub mod channel;
 pub mod door;
 pub mod give;
 pub mod giver;
 pub mod message;
+pub mod replace;
 pub mod status;
 pub mod successor;
 pub mod supervise;

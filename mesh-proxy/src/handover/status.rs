@@ -1,8 +1,8 @@
 //! What others see of a hand-over: the page `/handover`, metrics, and the parts of the process that have to follow.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_api_rt::metrics::{Declaration, DuplicateMetric, Metrics};
@@ -59,6 +59,9 @@ pub struct Status {
     first_started: SystemTime,
     predecessor: Option<ProcessInfo>,
     successor: Mutex<Option<ProcessInfo>>,
+    /// A successor was started by this process and has not ended.
+    replaced_soon: AtomicBool,
+    door: OnceLock<String>,
     stage: watch::Sender<Stage>,
     counts: [AtomicU64; Outcome::ALL.len()],
 }
@@ -72,6 +75,8 @@ impl Status {
             first_started: SystemTime::now(),
             predecessor: None,
             successor: Mutex::default(),
+            replaced_soon: AtomicBool::new(false),
+            door: OnceLock::new(),
             stage: watch::Sender::new(Stage::Serving),
             counts: Default::default(),
         }
@@ -128,6 +133,22 @@ impl Status {
         *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
     }
 
+    /// Whether a successor that this process started is on its way.
+    #[must_use]
+    pub fn is_replaced_soon(&self) -> bool {
+        self.replaced_soon.load(Relaxed)
+    }
+
+    /// Tells whether one is.
+    pub fn set_replaced_soon(&self, soon: bool) {
+        self.replaced_soon.store(soon, Relaxed);
+    }
+
+    /// Tells under which name successors ask.
+    pub fn set_door(&self, name: String) {
+        let _ = self.door.set(name);
+    }
+
     /// Counts an attempt.
     pub fn count(&self, outcome: Outcome) {
         if let Some(count) = self.counts.get(outcome as usize) {
@@ -158,6 +179,7 @@ impl Status {
                 Stage::Probation { .. } => "successor-on-probation",
                 Stage::Gone => "handed-over",
             },
+            "door": self.door.get(),
             "predecessor": self.predecessor.as_ref().map(process),
             "last_asked_by": successor.as_ref().map(process),
         })

@@ -88,7 +88,8 @@ pub fn children() -> Vec<Pid> {
 }
 
 /// The parent of a process that runs.
-fn parent(pid: i32) -> Option<i32> {
+#[must_use]
+pub fn parent(pid: i32) -> Option<i32> {
     parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

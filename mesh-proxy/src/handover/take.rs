@@ -30,6 +30,8 @@ pub struct Taken {
     pub offer: Offer,
     /// Listening sockets, by the address that configuration calls them by.
     pub listeners: Vec<(SocketAddr, TcpListener)>,
+    /// Those of them that the running process listens on.
+    pub used: Vec<SocketAddr>,
     /// Sockets of look-ups.
     pub names: Sockets,
     /// Where the next process will ask.
@@ -84,13 +86,22 @@ pub enum TakeError {
 /// # Errors
 /// See [`TakeError`].
 pub async fn ask(node_id: &str) -> Result<Option<Taken>, TakeError> {
-    let Some(stream) = door::knock(&door::name(node_id)).map_err(TakeError::Door)? else { return Ok(None) };
+    let Some(channel) = connect(&door::name(node_id))? else { return Ok(None) };
+    timeout(ANSWER, receive(channel)).await.map_err(|_| TakeError::NoAnswer)?.map(Some)
+}
+
+/// A connection to the running process. `None`: there is none of that name.
+///
+/// # Errors
+/// When it cannot be reached, or is somebody else's.
+pub fn connect(name: &str) -> Result<Option<Channel>, TakeError> {
+    let Some(stream) = door::knock(name).map_err(TakeError::Door)? else { return Ok(None) };
     let stream = UnixStream::from_std(stream).map_err(TakeError::Door)?;
     // Only its user counts: the socket may have been opened by a process before it, whose number is gone.
     let own = rustix::process::geteuid().as_raw();
     let peer = Peer::of(&stream).map_err(TakeError::Door)?;
     Peer { pid: 1, ..peer }.admit(own).map_err(TakeError::Stranger)?;
-    timeout(ANSWER, receive(Channel::new(stream))).await.map_err(|_| TakeError::NoAnswer)?.map(Some)
+    Ok(Some(Channel::new(stream)))
 }
 
 async fn receive(mut channel: Channel) -> Result<Taken, TakeError> {
@@ -102,7 +113,8 @@ async fn receive(mut channel: Channel) -> Result<Taken, TakeError> {
         Some(_) => return Err(TakeError::Protocol),
         None => return Err(TakeError::Silent),
     };
-    let mut taken = Taken { offer, listeners: Vec::new(), names: Sockets::default(), door: None, channel };
+    let mut taken =
+        Taken { offer, listeners: Vec::new(), used: Vec::new(), names: Sockets::default(), door: None, channel };
     let mut missing = taken.offer.sockets;
     while missing > 0 {
         let Some((Message::Sockets { sockets }, descriptors)) = taken.channel.receive().await? else {
@@ -125,7 +137,11 @@ impl Taken {
         let wrong = |source| TakeError::Socket { role, address, source };
         let socket = check(role, Socket::from(descriptor)).map_err(wrong)?;
         match role {
-            Role::Listener => self.listeners.push((address, socket.into())),
+            Role::Listener => {
+                self.used.push(address);
+                self.listeners.push((address, socket.into()));
+            }
+            Role::Spare => self.listeners.push((address, socket.into())),
             Role::NamesUdp => self.names.udp.push((address, UdpSocket::from(socket))),
             Role::NamesTcp => self.names.tcp.push((address, socket.into())),
             Role::Door => self.door = Some(OwnedFd::from(socket).into()),
@@ -221,7 +237,9 @@ fn event(received: Result<Option<(Message, Vec<OwnedFd>)>, ChannelError>) -> Eve
 fn check(role: Role, socket: Socket) -> io::Result<Socket> {
     let unix = socket.domain()? == Domain::UNIX;
     let right = match role {
-        Role::Listener | Role::NamesTcp => !unix && socket.r#type()? == Type::STREAM && socket.is_listener()?,
+        Role::Listener | Role::Spare | Role::NamesTcp => {
+            !unix && socket.r#type()? == Type::STREAM && socket.is_listener()?
+        }
         Role::NamesUdp => !unix && socket.r#type()? == Type::DGRAM,
         Role::Door => unix && socket.is_listener()?,
     };
