@@ -14,6 +14,7 @@ mod netns;
 mod peers_analyze;
 mod peers_helm;
 mod peers_inject;
+mod refusals;
 mod tls;
 mod traffic;
 mod world;
