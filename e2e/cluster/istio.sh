@@ -4,7 +4,8 @@
 #
 #   ./istio.sh build             programs into $PEERS_HOME/bin, archives of images into $PEERS_HOME/images
 #   ./istio.sh load host|kind    the images into a cluster of up.sh or kind-up.sh
-#   ./istio.sh install           istio-system: Secret cacerts, definitions, istiod (profile minimal, default revision)
+#   ./istio.sh install           istio-system: Secret cacerts, definitions, istiod (profile minimal, default revision);
+#                                AUTHORITY=own leaves Istio with a root of its own making
 #   ./istio.sh uninstall         what install made
 #
 # An unmodified Envoy lacks what Istio's own build of it adds: exchange of metadata, istio.stats, the filter of ALPN.
@@ -62,7 +63,7 @@ programs() {
   say "Istio $ISTIO_VERSION from Go modules: about five minutes when cold"
   local p=istio.io/istio/pkg/version
   go mod download istio.io/istio
-  CGO_ENABLED=0 go build -buildvcs=false -trimpath -o "$PEERS_HOME/bin/" \
+  go build -buildvcs=false -trimpath -o "$PEERS_HOME/bin/" \
     -ldflags "-s -w -X $p.buildVersion=$ISTIO_VERSION -X $p.buildTag=$ISTIO_VERSION -X $p.buildGitRevision=${ISTIO##*-} -X $p.buildStatus=Clean -X $p.buildHub=$HUB" \
     istio.io/istio/{istioctl/cmd/istioctl,pilot/cmd/pilot-discovery,pilot/cmd/pilot-agent}
   echo "$ISTIO" >"$stamp"
@@ -136,6 +137,13 @@ authority() {
   cat "$dir/ca-cert.pem" "$dir/root-cert.pem" >"$dir/cert-chain.pem"
 }
 
+plug_in() {
+  authority
+  kubectl -n $SYSTEM create secret generic cacerts --dry-run=client -o yaml \
+    --from-file="$PEERS_HOME/cacerts/ca-cert.pem" --from-file="$PEERS_HOME/cacerts/ca-key.pem" \
+    --from-file="$PEERS_HOME/cacerts/root-cert.pem" --from-file="$PEERS_HOME/cacerts/cert-chain.pem" | kubectl apply -f - >/dev/null
+}
+
 manifest() {
   timeout 60 "$PEERS_HOME/bin/istioctl" manifest generate -f - <<YAML
 apiVersion: install.istio.io/v1alpha1
@@ -163,11 +171,8 @@ YAML
 }
 
 install_istio() {
-  authority
   kubectl create namespace $SYSTEM --dry-run=client -o yaml | kubectl apply -f - >/dev/null
-  kubectl -n $SYSTEM create secret generic cacerts --dry-run=client -o yaml \
-    --from-file="$PEERS_HOME/cacerts/ca-cert.pem" --from-file="$PEERS_HOME/cacerts/ca-key.pem" \
-    --from-file="$PEERS_HOME/cacerts/root-cert.pem" --from-file="$PEERS_HOME/cacerts/cert-chain.pem" | kubectl apply -f - >/dev/null
+  [[ ${AUTHORITY:-} == own ]] || plug_in
   manifest >"$PEERS_HOME/istio.yaml"
   # Definitions first: what follows them may be of their kinds.
   kubectl apply --server-side --field-manager=istioctl --force-conflicts -f "$PEERS_HOME/istio.yaml" >/dev/null
@@ -177,11 +182,13 @@ install_istio() {
 
 uninstall_istio() {
   timeout 120 "$PEERS_HOME/bin/istioctl" uninstall --purge -y
-  kubectl -n $SYSTEM delete secret cacerts --ignore-not-found
+  kubectl -n $SYSTEM delete secret cacerts istio-ca-secret --ignore-not-found
+  # What istioctl leaves: nobody would answer it.
+  kubectl delete validatingwebhookconfiguration istio-validator-$SYSTEM --ignore-not-found
 }
 
 case ${1:-} in
-  build) use_go; apt_need nft:nftables jq:jq; module; programs; images ;;
+  build) use_go; apt_need nft:nftables jq:jq openssl:openssl; module; programs; images ;;
   load) load "${2:-}" ;;
   install) install_istio ;;
   uninstall) uninstall_istio ;;
