@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cmd;
 pub mod context;
 pub mod demo;
+mod dump;
 pub mod effective;
 pub mod error;
 pub mod exit;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use meshctl::cli::{Cli, Command};
 use meshctl::cmd;
 use meshctl::context::Context;
@@ -57,7 +57,7 @@ fn run(context: &Context, command: Command) -> Result<Report, CliError> {
         Command::Precheck(args) => cmd::precheck::run(context, &args),
         Command::Migrate(args) => cmd::migrate::run(context, &args),
         Command::CreateRemoteSecret(args) => cmd::remote_secret::run(context, &args),
-        Command::Completion(args) => cmd::completion::run(&args),
+        Command::Completion(args) => cmd::completion::run(&args, Cli::command()),
         Command::Experimental(args) => cmd::experimental::run(context, &args),
         Command::ZtunnelConfig(args) => cmd::ztunnel_config::run(&args),
         Command::Inject(args) => cmd::inject::run(context, &args),

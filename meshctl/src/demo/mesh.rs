@@ -21,7 +21,7 @@ use super::plan::{
 };
 use super::sockets::{Sockets, address_of, copy};
 use super::yaml;
-use crate::cmd::proxy_config::certificate_chain;
+use crate::dump::certificate_chain;
 use crate::error::CliError;
 use crate::http;
 use crate::netns::{Exit, ProcessSpec};
@@ -357,6 +357,13 @@ impl Mesh {
         }
         for task in tasks {
             task.wait(GRACE).await;
+        }
+    }
+
+    /// Tells the proxy of a workload to start its successor.
+    pub fn replace_proxy(&self, workload: &str) {
+        if let Some(task) = self.proxies.get(workload) {
+            task.signal(Signal::SIGUSR2);
         }
     }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::chart::Chart;
+use super::fields::{K8S, LEGACY};
 use super::object::Object;
 use super::patch;
 use super::set::{overlay, put};
@@ -24,40 +25,7 @@ pub struct Component {
     pub patches: Vec<patch::Patch>,
 }
 
-/// Values of the old gateway charts (`values.gateways.NAME`), and what they are in the chart of today.
-pub const LEGACY: &[(&str, &str)] = &[
-    ("autoscaleEnabled", "autoscaling.enabled"),
-    ("autoscaleMin", "autoscaling.minReplicas"),
-    ("autoscaleMax", "autoscaling.maxReplicas"),
-    ("type", "service.type"),
-    ("ports", "service.ports"),
-    ("loadBalancerIP", "service.loadBalancerIP"),
-    ("loadBalancerSourceRanges", "service.loadBalancerSourceRanges"),
-    ("externalTrafficPolicy", "service.externalTrafficPolicy"),
-    ("serviceAnnotations", "service.annotations"),
-];
-
-/// Fields of `k8s` in a specification, and what they are in the chart of a gateway; that of the control plane has other
-/// names for some ([`PILOT`]).
-pub const K8S: &[(&str, &str)] = &[
-    ("affinity", "affinity"),
-    ("env", ""),
-    ("hpaSpec", ""),
-    ("nodeSelector", "nodeSelector"),
-    ("overlays", ""),
-    ("podAnnotations", "podAnnotations"),
-    ("podDisruptionBudget", "podDisruptionBudget"),
-    ("priorityClassName", "priorityClassName"),
-    ("replicaCount", "replicaCount"),
-    ("resources", "resources"),
-    ("securityContext", "securityContext"),
-    ("service", "service"),
-    ("serviceAnnotations", "service.annotations"),
-    ("strategy", "strategy"),
-    ("tolerations", "tolerations"),
-];
-
-/// The same for the control plane; what is empty cannot be set there.
+/// The names of [`K8S`] for the control plane; what is empty cannot be set there.
 const PILOT: &[(&str, &str)] = &[
     ("podDisruptionBudget", ""),
     ("priorityClassName", "global.priorityClassName"),

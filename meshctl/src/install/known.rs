@@ -64,7 +64,7 @@ fn shape(files: &Files, spec: &Value) -> Result<Value, CliError> {
         global.extend(map(other["global"].clone()).into_iter().filter(|(key, _)| istiod["global"].get(key).is_none()));
     }
     let mut legacy = map(gateway);
-    legacy.extend(super::component::LEGACY.iter().map(|(name, _)| ((*name).to_owned(), Value::Null)));
+    legacy.extend(super::fields::LEGACY.iter().map(|(name, _)| ((*name).to_owned(), Value::Null)));
     legacy.remove("global");
     // Gateways go by names that users give.
     let names = spec.pointer("/values/gateways").and_then(Value::as_object).into_iter().flat_map(Map::keys);
@@ -79,7 +79,7 @@ fn shape(files: &Files, spec: &Value) -> Result<Value, CliError> {
     root.insert("base".to_owned(), base["base"].clone());
     root.insert("defaultRevision".to_owned(), "".into());
     let k8s: Map<String, Value> =
-        super::component::K8S.iter().map(|(name, _)| ((*name).to_owned(), Value::Null)).collect();
+        super::fields::K8S.iter().map(|(name, _)| ((*name).to_owned(), Value::Null)).collect();
     let own_gateway = json!([{ "name": "", "namespace": "", "enabled": true, "label": {}, "k8s": k8s }]);
     Ok(json!({
         "profile": "", "hub": "", "tag": "", "namespace": "", "revision": "", "meshConfig": {}, "values": root,

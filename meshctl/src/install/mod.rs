@@ -9,6 +9,7 @@ pub mod chart;
 pub mod cluster;
 pub mod component;
 pub mod diff;
+pub mod fields;
 pub mod files;
 pub mod known;
 pub mod manifest;

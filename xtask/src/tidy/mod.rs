@@ -12,12 +12,13 @@ use std::path::Path;
 use crate::source::lex;
 
 /// The crates in which sibling modules must not need each other.
-const LAYERED_CRATES: [&str; 10] = [
+const LAYERED_CRATES: [&str; 11] = [
     "mesh-api",
     "mesh-api/gotmpl",
     "mesh-api/rt",
     "mesh-api/xds",
     "mesh-ca",
+    "meshctl",
     "meshd",
     "meshd/core",
     "mesh-proxy/core",

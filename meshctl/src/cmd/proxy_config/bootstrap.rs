@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::dump::{at, canonical, items, list, text};
+use crate::dump::{at, canonical, items, list, text};
 use crate::printer::Report;
 use crate::table::Table;
 

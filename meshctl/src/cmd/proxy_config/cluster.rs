@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::dump::{canonical, cluster_parts, dash, field, items, origin, text};
+use crate::dump::{canonical, cluster_parts, dash, field, items, origin, text};
 use crate::printer::Report;
 use crate::table::Table;
 

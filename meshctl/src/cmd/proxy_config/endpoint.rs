@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::dump::{at, canonical, field, list, text};
+use crate::dump::{at, canonical, field, list, text};
 use crate::printer::Report;
 use crate::table::Table;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::dump::{at, canonical, field, items, list, text, texts};
+use crate::dump::{at, canonical, field, items, list, text, texts};
 use crate::printer::Report;
 use crate::table::Table;
 

@@ -2,7 +2,6 @@
 
 mod bootstrap;
 mod cluster;
-mod dump;
 mod endpoint;
 mod listener;
 mod log;
@@ -25,8 +24,6 @@ use crate::http;
 use crate::kube::client::Kube;
 use crate::kube::proxy::PodProxy;
 use crate::printer::Report;
-
-pub use self::secret::chain as certificate_chain;
 
 /// What to show.
 #[derive(clap::Args, Clone, Debug)]

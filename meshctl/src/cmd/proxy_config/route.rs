@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::dump::{at, canonical, field, items, list, origin, text, texts};
+use crate::dump::{at, canonical, field, items, list, origin, text, texts};
 use crate::printer::Report;
 use crate::table::Table;
 

@@ -3,21 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use mesh_ca::cert::Cert;
 use mesh_ca::{pem, time};
 use serde_json::Value;
 
-use super::dump::{at, canonical, items, text};
+use crate::dump::{SECRETS, at, canonical, items, pem_of, text};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::printer::Report;
 use crate::table::Table;
-
-/// The lists of a dump with secrets, and the state that each stands for.
-const LISTS: [(&str, &str); 3] =
-    [("static_secrets", "ACTIVE"), ("dynamic_active_secrets", "ACTIVE"), ("dynamic_warming_secrets", "WARMING")];
 
 pub(super) fn report(dump: &Value) -> Report {
     report_at(dump, SystemTime::now())
@@ -28,7 +22,7 @@ fn report_at(dump: &Value, now: SystemTime) -> Report {
         ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE", "TRUST DOMAIN"];
     let mut table = Table::new(&headers);
     let (mut data, mut notes) = (Vec::new(), Vec::new());
-    for (list, state) in LISTS {
+    for (list, state) in SECRETS {
         for secret in items(dump, "SecretsConfigDump", &[list], "secret") {
             row(secret, state, now, &mut table);
             notes.extend(expired(secret, now));
@@ -74,14 +68,6 @@ fn row(secret: &Value, state: &str, now: SystemTime, table: &mut Table) {
     ]);
 }
 
-/// The certificate chain of the secret `name` in a dump, as PEM.
-#[must_use]
-pub fn chain(dump: &Value, name: &str) -> Option<Vec<u8>> {
-    let secrets = items(dump, "SecretsConfigDump", &LISTS.map(|(list, _)| list), "secret");
-    let secret = secrets.into_iter().find(|secret| text(secret, "name") == name)?;
-    pem_of(at(secret, "tls_certificate.certificate_chain")?)
-}
-
 /// Whether two proxies have a root in common.
 pub(super) fn compare(one: &Value, other: &Value, names: [&str; 2]) -> Result<Report, CliError> {
     let [roots_of_one, roots_of_other] = [roots(one), roots(other)];
@@ -103,17 +89,9 @@ pub(super) fn compare(one: &Value, other: &Value, names: [&str; 2]) -> Result<Re
 
 /// The root certificates of a dump.
 fn roots(dump: &Value) -> BTreeSet<Vec<u8>> {
-    let secrets = items(dump, "SecretsConfigDump", &LISTS.map(|(list, _)| list), "secret");
+    let secrets = items(dump, "SecretsConfigDump", &SECRETS.map(|(list, _)| list), "secret");
     let texts = secrets.into_iter().filter_map(|secret| pem_of(at(secret, "validation_context.trusted_ca")?));
     texts.filter_map(|text| pem::certificates(&text).ok()).flatten().map(|root| root.to_vec()).collect()
-}
-
-/// The content of a data source that holds it itself.
-fn pem_of(source: &Value) -> Option<Vec<u8>> {
-    match at(source, "inline_bytes").and_then(Value::as_str) {
-        Some(encoded) => STANDARD.decode(encoded).ok(),
-        None => Some(at(source, "inline_string")?.as_str()?.as_bytes().to_vec()),
-    }
 }
 
 fn first_certificate(source: &Value) -> Option<Cert> {
@@ -136,6 +114,8 @@ fn redacted(secret: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use mesh_ca::testing::TestCa;
     use serde_json::json;
 
@@ -154,7 +134,7 @@ mod tests {
                 "trusted_ca": encode(credential.roots_pem()) } } },
             { "name": "later", "secret": { "name": "later" } },
         ] }] });
-        assert_eq!(chain(&dump, "default"), Some(credential.chain_pem().into_bytes()));
+        assert_eq!(crate::dump::certificate_chain(&dump, "default"), Some(credential.chain_pem().into_bytes()));
         let report = report_at(&dump, now);
         let rows = &report.table.rows;
         assert_eq!(rows[0][..5], ["default", "Cert Chain", "ACTIVE", "true", &credential.leaf.serial]);

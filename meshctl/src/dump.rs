@@ -1,34 +1,36 @@
 //! Walking a configuration dump: Envoy writes field names as in the protobuf files, istioctl in lower camel case.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 /// A field by its protobuf name, whichever way the dump spells it.
-pub(super) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.get(name).or_else(|| value.get(camel(name)))
 }
 
 /// A field below others, names separated by dots.
-pub(super) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+pub(crate) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(value, field)
 }
 
 /// Text below; empty without it.
-pub(super) fn text(value: &Value, path: &str) -> String {
+pub(crate) fn text(value: &Value, path: &str) -> String {
     at(value, path).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// A list below; empty without it.
-pub(super) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
     at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A list of texts below.
-pub(super) fn texts(value: &Value, path: &str) -> Vec<String> {
+pub(crate) fn texts(value: &Value, path: &str) -> Vec<String> {
     list(value, path).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// The items of some lists of the dump's section `kind` (`ClustersConfigDump`), each taken out of its wrapper at `path`.
-pub(super) fn items<'a>(dump: &'a Value, kind: &str, lists: &[&str], path: &str) -> Vec<&'a Value> {
+pub(crate) fn items<'a>(dump: &'a Value, kind: &str, lists: &[&str], path: &str) -> Vec<&'a Value> {
     let sections = list(dump, "configs").iter();
     let sections = sections.filter(|section| text(section, "@type").ends_with(kind));
     sections
@@ -38,7 +40,7 @@ pub(super) fn items<'a>(dump: &'a Value, kind: &str, lists: &[&str], path: &str)
 }
 
 /// The Istio object behind a resource, as `name.namespace`: from istiod's metadata, or from ours.
-pub(super) fn origin(value: &Value) -> String {
+pub(crate) fn origin(value: &Value) -> String {
     let ours = || {
         let origin = value.pointer("/metadata/filter_metadata/lateen/origin")?.as_str()?;
         let mut parts = origin.split('/').skip(1);
@@ -59,7 +61,7 @@ pub(super) fn origin(value: &Value) -> String {
 }
 
 /// Resources as canonical protobuf JSON writes them. What is below free-form metadata keeps its names.
-pub(super) fn canonical(value: &Value) -> Value {
+pub(crate) fn canonical(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(canonical).collect(),
         Value::Object(fields) => {
@@ -89,15 +91,35 @@ fn camel(name: &str) -> String {
 }
 
 /// The parts of an Istio cluster name: direction, port, subset, host; `None` for names without three pipes.
-pub(super) fn cluster_parts(name: &str) -> Option<[&str; 4]> {
+pub(crate) fn cluster_parts(name: &str) -> Option<[&str; 4]> {
     let mut parts = name.split('|');
     let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
     parts.next().is_none().then_some(four)
 }
 
 /// A `-` in place of nothing.
-pub(super) fn dash(text: &str) -> String {
+pub(crate) fn dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// The lists of a dump with secrets, and the state that each stands for.
+pub(crate) const SECRETS: [(&str, &str); 3] =
+    [("static_secrets", "ACTIVE"), ("dynamic_active_secrets", "ACTIVE"), ("dynamic_warming_secrets", "WARMING")];
+
+/// The certificate chain of the secret `name` in a dump, as PEM.
+#[must_use]
+pub(crate) fn certificate_chain(dump: &Value, name: &str) -> Option<Vec<u8>> {
+    let secrets = items(dump, "SecretsConfigDump", &SECRETS.map(|(list, _)| list), "secret");
+    let secret = secrets.into_iter().find(|secret| text(secret, "name") == name)?;
+    pem_of(at(secret, "tls_certificate.certificate_chain")?)
+}
+
+/// The content of a data source that holds it itself.
+pub(crate) fn pem_of(source: &Value) -> Option<Vec<u8>> {
+    match at(source, "inline_bytes").and_then(Value::as_str) {
+        Some(encoded) => STANDARD.decode(encoded).ok(),
+        None => Some(at(source, "inline_string")?.as_str()?.as_bytes().to_vec()),
+    }
 }
 
 #[cfg(test)]
