@@ -130,6 +130,11 @@ macro_rules! table {
                     group: "networking.istio.io", versions: ["v1", "v1beta1", "v1alpha3"], plural: "sidecars", short: [],
                     scope: Namespaced, spec: $crate::crd::networking::sidecar::Sidecar, status: $crate::crd::common::IstioStatus, layout: Spec,
                 }
+                /// What the proxies of some workloads are started with.
+                ProxyConfig {
+                    group: "networking.istio.io", versions: ["v1beta1"], plural: "proxyconfigs", short: [],
+                    scope: Namespaced, spec: $crate::crd::networking::proxy_config::ProxyConfig, status: $crate::crd::common::IstioStatus, layout: Spec,
+                }
                 /// Whether workloads demand mutual TLS.
                 PeerAuthentication {
                     group: "security.istio.io", versions: ["v1", "v1beta1"], plural: "peerauthentications", short: ["pa"],

@@ -100,6 +100,8 @@ names! {
     Annotation {
         /// Who may see a Service: comma-separated namespaces, `.`, `*` or `~`.
         EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo";
+        /// Which endpoints of a Service or ServiceEntry are preferred: `PreferClose`, `PreferSameZone` or `PreferSameNode`.
+        TRAFFIC_DISTRIBUTION_ANNOTATION = "networking.istio.io/traffic-distribution";
         /// A ProxyConfig in YAML for one workload.
         PROXY_CONFIG_ANNOTATION = "proxy.istio.io/config";
         /// `true`: evaluate an AuthorizationPolicy, but do not enforce it.

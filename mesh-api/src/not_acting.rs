@@ -11,6 +11,7 @@ use crate::{codes::Code, finding::Finding, kinds::Kind};
 
 /// Fields of objects: kind, path, what to know.
 pub(crate) const FIELDS: &[(Kind, &str, &str)] = &[
+    (Kind::Service, "spec.trafficDistribution=PreferSameNode", "the same sub-zone is preferred, not the same node"),
     (Kind::VirtualService, "spec.http[].delegate", "the route is left out; write the routes into this object"),
     (Kind::VirtualService, "spec.http[].mirror", "requests are not copied"),
     (Kind::VirtualService, "spec.http[].mirrors", "requests are not copied"),
@@ -134,7 +135,6 @@ pub(crate) const PROXY_CONFIG: &[(&str, &str)] = &[
 /// Kinds that have no effect yet: group, kind, and what to know about it.
 pub(crate) const KINDS: &[(&str, &str, &str)] = &[
     ("networking.istio.io", "EnvoyFilter", "patches of Envoy's configuration are not applied"),
-    ("networking.istio.io", "ProxyConfig", "set the fields in the mesh configuration instead"),
     ("security.istio.io", "RequestAuthentication", "tokens are not verified: do not rely on it to refuse requests"),
     ("telemetry.istio.io", "Telemetry", "metrics and access logs follow the mesh configuration"),
     ("extensions.istio.io", "WasmPlugin", "extensions are not loaded"),

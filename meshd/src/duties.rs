@@ -143,8 +143,14 @@ impl Duties {
         }
         let native_sidecar = self.run_native_sidecars().await;
         let probed = self.injects.then(|| Arc::clone(&settings));
-        let server =
-            Server { listener, tls: Arc::clone(&self.tls), settings, native_sidecar, metrics: self.webhook.clone() };
+        let server = Server {
+            listener,
+            tls: Arc::clone(&self.tls),
+            settings,
+            native_sidecar,
+            published: self.published.clone(),
+            metrics: self.webhook.clone(),
+        };
         tasks.spawn(server.run(drain.watcher()));
         let (tell, well) = watch::channel(false);
         let name = format!("{}.{}.svc", self.owner.name("istiod"), self.owner.namespace);

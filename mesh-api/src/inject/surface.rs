@@ -247,7 +247,7 @@ pub const OTHERS: &[Row] = &[
         Carrier::OtherAnnotation,
         "networking.istio.io/traffic-distribution",
         "which endpoints of a Service are preferred",
-        Effect::NotYet("spec.trafficDistribution neither"),
+        Effect::Elsewhere("the control plane, of Services and ServiceEntries; that of a namespace has no effect"),
     ),
     other(Carrier::OtherAnnotation, "traffic.istio.io/nodeSelector", "nodes that stand for a NodePort Service", NO),
     other(Carrier::OtherAnnotation, "alpha.istio.io/kubernetes-serviceaccounts", "identities of a Service", NO),

@@ -12,6 +12,7 @@ pub mod http_route;
 mod load_balancer;
 mod meta;
 mod peer_authentication;
+mod proxy_config;
 pub mod regex;
 mod route_parts;
 mod service_entry;
@@ -64,6 +65,7 @@ fn content(object: &AnyObject, check: &mut Check) {
         AnyObject::WorkloadEntry(o) => workload_entry::check(&o.spec, check, true),
         AnyObject::WorkloadGroup(o) => workload_group::check(&o.spec, check),
         AnyObject::Sidecar(o) => sidecar::check(&o.spec, check),
+        AnyObject::ProxyConfig(o) => proxy_config::check(&o.spec, check),
         AnyObject::PeerAuthentication(o) => peer_authentication::check(&o.spec, check),
         AnyObject::AuthorizationPolicy(o) => authorization_policy::check(namespace, &o.spec, check),
         AnyObject::EndpointSlice(_)

@@ -25,6 +25,7 @@ pub(super) fn page(world: &World) -> Vec<Value> {
     add(&world.workload_entries, &mut page);
     add(&world.workload_groups, &mut page);
     add(&world.sidecars, &mut page);
+    add(&world.proxy_configs, &mut page);
     add(&world.peer_authentications, &mut page);
     add(&world.authorization_policies, &mut page);
     page

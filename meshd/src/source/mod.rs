@@ -4,6 +4,7 @@
 
 pub(crate) mod file;
 pub(crate) mod kube;
+mod stand_in;
 
 use std::future::Future;
 use std::pin::Pin;

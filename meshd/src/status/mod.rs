@@ -187,6 +187,7 @@ fn objects_of(world: &World, owner: &Owner) -> BTreeMap<ObjectKey, i64> {
         service_entries: ServiceEntry,
         workload_entries: WorkloadEntry,
         workload_groups: WorkloadGroup,
+        proxy_configs: ProxyConfig,
         sidecars: Sidecar,
         peer_authentications: PeerAuthentication,
         authorization_policies: AuthorizationPolicy,

@@ -1,6 +1,8 @@
 //! `/inject`: pods get their proxy.
 
-use meshd_core::inject::{Admission, Facts, env_of_path};
+use std::sync::Arc;
+
+use meshd_core::inject::{Admission, Facts, ProxyConfigs, env_of_path};
 
 use super::review::{Answer, Question};
 use super::settings::Settings;
@@ -23,6 +25,7 @@ pub(crate) async fn answer(
     question: &Question,
     path: &str,
     native_sidecar: bool,
+    proxy_configs: Arc<ProxyConfigs>,
 ) -> (Answer, Outcome) {
     if question.kind.kind != "Pod" || question.operation != "CREATE" {
         return (Answer::allowed(), Outcome::Skipped);
@@ -44,6 +47,7 @@ pub(crate) async fn answer(
         owner: None,
         env: env_of_path(path),
         native_sidecar,
+        proxy_configs,
     };
     match injector.admit(&question.object, &facts) {
         Ok(Admission::Skipped(reason)) => {
@@ -87,7 +91,7 @@ mod tests {
     async fn a_pod_gets_its_proxy_with_what_the_path_says() {
         let settings = mk_settings();
         let question = mk_question(json!({}));
-        let (answer, outcome) = answer(&settings, &question, "/inject/cluster/west/net/n1", true).await;
+        let (answer, outcome) = answer(&settings, &question, "/inject/cluster/west/net/n1", true, Arc::default()).await;
         assert_eq!((answer.refused.as_deref(), outcome), (None, Outcome::Injected));
         let json: Value = serde_json::from_slice(&answer.to_json("u")).unwrap();
         let patch = STANDARD.decode(json["response"]["patch"].as_str().unwrap()).unwrap();
@@ -99,18 +103,27 @@ mod tests {
     async fn who_says_no_is_left_alone_and_others_are_not_asked_about() {
         let settings = mk_settings();
         let no = mk_question(json!({"sidecar.istio.io/inject": "false"}));
-        assert_eq!(answer(&settings, &no, "/inject", true).await, (Answer::allowed(), Outcome::Skipped));
+        assert_eq!(
+            answer(&settings, &no, "/inject", true, Arc::default()).await,
+            (Answer::allowed(), Outcome::Skipped)
+        );
         let system =
             Question { namespace: "kube-system".into(), ..mk_question(json!({"sidecar.istio.io/inject": "true"})) };
-        assert_eq!(answer(&settings, &system, "/inject", true).await, (Answer::allowed(), Outcome::Skipped));
+        assert_eq!(
+            answer(&settings, &system, "/inject", true, Arc::default()).await,
+            (Answer::allowed(), Outcome::Skipped)
+        );
         let update = Question { operation: "UPDATE".into(), ..mk_question(json!({})) };
-        assert_eq!(answer(&settings, &update, "/inject", true).await, (Answer::allowed(), Outcome::Skipped));
+        assert_eq!(
+            answer(&settings, &update, "/inject", true, Arc::default()).await,
+            (Answer::allowed(), Outcome::Skipped)
+        );
     }
 
     #[tokio::test]
     async fn without_configuration_a_pod_is_refused_not_let_in_without_its_proxy() {
         let settings = Settings::new(crate::kube::fake::Objects::default().client());
-        let (answer, outcome) = answer(&settings, &mk_question(json!({})), "/inject", true).await;
+        let (answer, outcome) = answer(&settings, &mk_question(json!({})), "/inject", true, Arc::default()).await;
         assert_eq!(outcome, Outcome::Refused);
         assert!(answer.refused.unwrap().contains("istio-sidecar-injector"));
     }

@@ -230,7 +230,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new().register().unwrap();
         let (trigger, watcher) = drain::channel();
-        tokio::spawn(Server { listener, tls, settings, native_sidecar: true, metrics }.run(watcher));
+        tokio::spawn(
+            Server { listener, tls, settings, native_sidecar: true, published: watch::channel(None).1, metrics }
+                .run(watcher),
+        );
         (address, trigger)
     }
 

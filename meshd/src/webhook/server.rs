@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_api_rt::drain::Watcher;
 use mesh_api_rt::report::Report;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +29,7 @@ use super::review::{self, Answer, Question};
 use super::settings::Settings;
 use super::validate;
 use crate::metrics::{ByType, WebhookMetrics};
+use crate::published::Published;
 use crate::tls::Current;
 
 /// Largest question, in bytes: an object of etcd's 1.5 MiB, and the one before it.
@@ -58,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) settings: Arc<Settings>,
     /// Whether nodes run native sidecars.
     pub(crate) native_sidecar: bool,
+    /// The present snapshot, which has the ProxyConfigs.
+    pub(crate) published: watch::Receiver<Option<Published>>,
     /// Where it counts.
     pub(crate) metrics: WebhookMetrics,
 }
@@ -195,7 +198,9 @@ impl Server {
 
     async fn inject(&self, question: &Question, path: &str) -> Answer {
         self.metrics.injections.inc();
-        let (answer, outcome) = inject::answer(&self.settings, question, path, self.native_sidecar).await;
+        let configs = self.published.borrow().as_ref().map(|published| Arc::clone(&published.snapshot.proxy_configs));
+        let configs = configs.unwrap_or_default();
+        let (answer, outcome) = inject::answer(&self.settings, question, path, self.native_sidecar, configs).await;
         match outcome {
             Outcome::Injected => self.metrics.injected.inc(),
             Outcome::Skipped => self.metrics.skipped.inc(),

@@ -26,6 +26,8 @@ api! {
         pub external_name: Str,
         /// Whether endpoints count before they are ready.
         pub publish_not_ready_addresses: bool,
+        /// Which endpoints are preferred: `PreferClose`, `PreferSameZone`, `PreferSameNode`; none when empty.
+        pub traffic_distribution: Str,
     }
 
     /// A port of a Service.

@@ -1,5 +1,7 @@
 //! A text of many documents: those with pods are written anew, all others stay as they are, byte for byte.
 
+use std::sync::Arc;
+
 use mesh_api::parse;
 use mesh_api_gotmpl::yaml;
 use meshd_core::inject::{Decision, Facts, PodFacts};
@@ -89,6 +91,7 @@ fn inject_object(run: &Run, object: &mut Value, depth: usize, outcomes: &mut Vec
         // A pod by itself may name a controller.
         owner: (kind != "Pod").then_some(owner),
         native_sidecar: run.native_sidecar,
+        proxy_configs: Arc::clone(&run.proxy_configs),
         ..Facts::default()
     };
     match run.injector.inject(&pod, &facts) {
@@ -148,7 +151,7 @@ mod tests {
 
     fn run_of() -> Run {
         let injector = Injector::from_config("", "", &MeshConfig::default(), "").unwrap().on_demand();
-        Run { injector, namespace: "default".to_owned(), native_sidecar: true }
+        Run { injector, namespace: "default".to_owned(), native_sidecar: true, proxy_configs: Arc::default() }
     }
 
     const POD: &str = "# The shop.\napiVersion: v1\nkind: Pod # lost\nmetadata: {name: web}\nspec: {containers: [{name: app, image: a}]}\n";

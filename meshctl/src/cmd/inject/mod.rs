@@ -1,13 +1,15 @@
 //! `meshctl inject`: manifests go in, the same manifests with proxies come out. Also `kube-inject`.
 
+mod configs;
 mod documents;
 mod sources;
 mod workload;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mesh_api::inject::values::NativeSidecars;
-use meshd_core::inject::{Injector, Owner};
+use meshd_core::inject::{Injector, Owner, ProxyConfigs};
 
 use self::documents::Outcome;
 use self::sources::Source;
@@ -21,7 +23,7 @@ use crate::printer::{self, Report};
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  meshctl inject -f deployment.yaml | kubectl apply -f -\n  \
     kubectl get deploy web -o yaml | meshctl inject -f - | kubectl apply -f -\n  \
-    meshctl inject -f shop/ -o injected.yaml --offline\n\nDocuments without pods pass through unchanged, byte for byte. \
+    meshctl inject -f shop/ -o injected.yaml --offline\n\nDocuments without pods pass through unchanged, byte for byte; a ProxyConfig\namong them counts as if it were applied. \
     Exit code: 0 when all is done, 1 when a\npod is refused; then nothing is written.")]
 pub struct InjectArgs {
     /// File or folder to read, - for the standard input; repeatable
@@ -75,6 +77,8 @@ struct Run {
     /// Namespace of objects that name none.
     namespace: String,
     native_sidecar: bool,
+    /// ProxyConfigs of the cluster and of the files.
+    proxy_configs: Arc<ProxyConfigs>,
 }
 
 /// Injects all files, and writes the result at once.
@@ -87,13 +91,20 @@ pub fn run(context: &Context, args: &InjectArgs) -> Result<Report, CliError> {
         return Err(CliError::user("no YAML or JSON file there")
             .hint("file names must end with .yaml, .yml or .json; - reads the standard input"));
     }
+    let texts: Vec<(String, String)> = files
+        .iter()
+        .map(|file| {
+            let input = file.as_os_str() == "-";
+            let name = if input { "standard input".to_owned() } else { file.display().to_string() };
+            Ok((name, files::read(file)?))
+        })
+        .collect::<Result<_, CliError>>()?;
     let source = sources::read(context, args)?;
     let mut notes = source.notes.clone();
-    let run = prepare(context, args, source)?;
+    let run = prepare(context, args, source, &texts)?;
     let (mut text, mut refused) = (String::new(), Vec::new());
-    for file in &files {
-        let name = if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() };
-        let done = documents::inject(&run, &name, &files::read(file)?);
+    for (name, content) in &texts {
+        let done = documents::inject(&run, name, content);
         documents::join(&mut text, &done.text);
         for outcome in done.outcomes {
             match outcome {
@@ -115,7 +126,7 @@ pub fn run(context: &Context, args: &InjectArgs) -> Result<Report, CliError> {
     Ok(Report { notes, exit: Exit::Ok, ..Report::default() })
 }
 
-fn prepare(context: &Context, args: &InjectArgs, source: Source) -> Result<Run, CliError> {
+fn prepare(context: &Context, args: &InjectArgs, source: Source, texts: &[(String, String)]) -> Result<Run, CliError> {
     let injector = source.injector(&args.revision)?.on_demand();
     let native_sidecar = match (args.native_sidecar, injector.values().native_sidecars) {
         (Native::True, _) | (Native::Auto, NativeSidecars::Enabled) => true,
@@ -123,7 +134,9 @@ fn prepare(context: &Context, args: &InjectArgs, source: Source) -> Result<Run, 
         // Every Kubernetes that is still supported has them; an older one would never start such a pod, so it is said.
         (Native::Auto, NativeSidecars::Auto) => source.nodes_have_native.unwrap_or(true),
     };
-    Ok(Run { injector, namespace: context.kube.namespace.clone().unwrap_or(source.namespace), native_sidecar })
+    let namespace = context.kube.namespace.clone().unwrap_or(source.namespace);
+    let proxy_configs = configs::of(source.proxy_configs, texts, &namespace);
+    Ok(Run { injector, namespace, native_sidecar, proxy_configs: Arc::new(proxy_configs) })
 }
 
 /// The workload of an object that holds a pod template.

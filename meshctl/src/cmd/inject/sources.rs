@@ -1,12 +1,16 @@
 //! Where the configuration of an injection comes from: files, the cluster, or the defaults of a new installation.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{Api, ListParams};
+use mesh_api::crd::networking::proxy_config::ProxyConfig;
 use mesh_api::mesh_config::MeshConfig;
 use mesh_api::names;
+use mesh_api::object::Object;
 use meshd_core::inject::{DEFAULT_REVISION, Injector};
 
-use super::InjectArgs;
+use super::{InjectArgs, configs};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
@@ -34,6 +38,8 @@ pub(super) struct Source {
     pub(super) nodes_have_native: Option<bool>,
     /// Namespace of objects that name none.
     pub(super) namespace: String,
+    /// The cluster's ProxyConfigs.
+    pub(super) proxy_configs: Vec<Arc<Object<ProxyConfig>>>,
     /// What to tell about where this comes from.
     pub(super) notes: Vec<String>,
 }
@@ -103,6 +109,7 @@ async fn from_cluster(context: &Context, args: &InjectArgs) -> Result<Source, Cl
     let name = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| format!("{default}{suffix}"));
     let injector = data(&kube, &maps, &name(&args.inject_config_map, INJECTOR_MAP)).await?;
     let mesh = data(&kube, &maps, &name(&args.mesh_config_map, names::MESH_CONFIG_MAP)).await?;
+    let (proxy_configs, notes) = configs::of_cluster(&kube).await?;
     let key =
         |map: &ConfigMap, key: &str| map.data.as_ref().and_then(|data| data.get(key)).cloned().unwrap_or_default();
     Ok(Source {
@@ -111,7 +118,8 @@ async fn from_cluster(context: &Context, args: &InjectArgs) -> Result<Source, Cl
         mesh: key(&mesh, names::MESH_CONFIG_KEY),
         nodes_have_native: nodes_have_native(&kube).await,
         namespace: kube.namespace.clone(),
-        notes: Vec::new(),
+        proxy_configs,
+        notes,
     })
 }
 

@@ -22,11 +22,12 @@ mod owner;
 mod patch;
 mod platform;
 mod probes;
+mod proxy_configs;
 mod render;
 mod template;
 mod view;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_api::{
     finding::Finding,
@@ -42,6 +43,7 @@ pub use self::{
     decide::{Cause, Decision, IGNORED_NAMESPACES, PodFacts, SkipReason},
     owner::Owner,
     patch::{apply, diff},
+    proxy_configs::ProxyConfigs,
 };
 
 /// Name of the proxy's container.
@@ -100,6 +102,8 @@ pub struct Facts {
     pub env: BTreeMap<String, String>,
     /// Whether the nodes run native sidecars, and nobody asked for other.
     pub native_sidecar: bool,
+    /// The ProxyConfigs of the cluster.
+    pub proxy_configs: Arc<ProxyConfigs>,
 }
 
 /// A pod with its proxy.

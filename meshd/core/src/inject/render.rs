@@ -23,7 +23,8 @@ pub(super) fn inject(injector: &Injector, pod: &Value, facts: &Facts) -> Result<
     }
     let mut warnings = annotations::check(pod)?;
     warnings.extend(remarks(pod));
-    let (proxy, more) = proxy_config(injector, pod)?;
+    warnings.extend(platform::shared_ids(pod, platform::proxy_ids(facts)));
+    let (proxy, more) = proxy_config(injector, pod, facts)?;
     warnings.extend(more);
     let port = proxy.status_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(injector.values.proxy.status_port);
     let port = match view::annotation(pod, "status.sidecar.istio.io/port") {
@@ -86,9 +87,19 @@ fn remarks(pod: &Value) -> Vec<String> {
     remarks
 }
 
-/// The mesh's configuration of proxies with the pod's on top. Older annotations for single fields come between.
-fn proxy_config(injector: &Injector, pod: &Value) -> Result<(ProxyConfig, Vec<String>), Refusal> {
+/// The mesh's configuration of proxies with the namespace's and the pod's on top. Older annotations for single fields come
+/// between.
+fn proxy_config(injector: &Injector, pod: &Value, facts: &Facts) -> Result<(ProxyConfig, Vec<String>), Refusal> {
     let mut config = injector.mesh.default_config.clone().unwrap_or_default();
+    let (configs, root) = (&facts.proxy_configs, injector.mesh.root_namespace());
+    let own = view::text(pod, "/metadata/namespace").filter(|namespace| !namespace.is_empty());
+    let namespace = own.unwrap_or(&facts.namespace);
+    // In the root namespace the mesh's is the namespace's.
+    for namespace in [Some(root), Some(namespace).filter(|namespace| *namespace != root)].into_iter().flatten() {
+        if let Some(wider) = configs.of_namespace(namespace) {
+            config = config.overlaid(wider);
+        }
+    }
     if let Some(address) = view::annotation(pod, "sidecar.istio.io/discoveryAddress").filter(|text| !text.is_empty()) {
         config.discovery_address = Some(address.into());
     }
@@ -97,6 +108,9 @@ fn proxy_config(injector: &Injector, pod: &Value) -> Result<(ProxyConfig, Vec<St
         let (own, more) = annotations::proxy_config(text).map_err(Refusal::new)?;
         config = config.overlaid(&own);
         warnings = more;
+    }
+    if let Some(selecting) = configs.of_labels(namespace, &view::labels(pod)) {
+        config = config.overlaid(selecting);
     }
     // The agent must listen where probes and rules are led to.
     let port = view::annotation(pod, "status.sidecar.istio.io/port").and_then(|text| annotations::port(text).ok());

@@ -1,5 +1,6 @@
 //! Looking into the JSON of a pod. What is absent or of another shape is empty: the API server checks shapes.
 
+use mesh_api::labels::Labels;
 use serde_json::{Map, Value};
 
 /// The text at a JSON pointer.
@@ -21,6 +22,12 @@ pub(super) fn annotations(pod: &Value) -> impl Iterator<Item = (&str, &str)> {
 /// A label of a pod.
 pub(super) fn label<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
     pod.pointer("/metadata/labels")?.get(name)?.as_str()
+}
+
+/// All labels of a pod whose values are texts.
+pub(super) fn labels(pod: &Value) -> Labels {
+    let map = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    map.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect()
 }
 
 /// The label, unless it is empty: as a template's `default` sees it.

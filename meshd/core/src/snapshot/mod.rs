@@ -48,6 +48,7 @@ use self::services::{Registry, Service};
 use self::shard::{Compiled, Dirty, Part};
 use self::sidecars::Sidecar;
 use self::virtual_services::VirtualService;
+use crate::inject::ProxyConfigs;
 use crate::world::{ChangeSet, Table, World};
 
 /// PeerAuthentications.
@@ -81,6 +82,8 @@ pub struct Snapshot {
     pub(crate) peers: Arc<Peers>,
     pub(crate) authz: Arc<Part<AuthzSpec, AuthorizationPolicy>>,
     credentials: Part<SecretSpec, Credential>,
+    /// What proxies are started with, for injection.
+    pub proxy_configs: Arc<ProxyConfigs>,
 }
 
 /// All services, indexed.
@@ -154,6 +157,7 @@ impl Default for Snapshot {
             peers: Arc::default(),
             authz: Arc::default(),
             credentials: Part::default(),
+            proxy_configs: Arc::default(),
         }
     }
 }
@@ -259,6 +263,9 @@ impl Snapshot {
             }
         }
         step.part(&mut next.credentials, &world.secrets, compile::secret);
+        if step.touches(Kind::ProxyConfig) {
+            next.proxy_configs = Arc::new(ProxyConfigs::new(world.proxy_configs.iter().map(|object| &**object)));
+        }
         next
     }
 
@@ -344,6 +351,7 @@ impl Snapshot {
         self.ingresses = Ingresses::default();
         self.authz = Arc::default();
         self.credentials = Part::default();
+        self.proxy_configs = Arc::default();
         self.sidecars = Part::default();
         self.virtual_services = Arc::default();
     }

@@ -41,6 +41,38 @@ pub struct Service {
     pub selector: Option<Selector>,
     /// Endpoints count as ready before they are.
     pub publish_not_ready: bool,
+    /// Which endpoints are preferred.
+    pub distribution: Distribution,
+}
+
+/// Which endpoints of a service are preferred. The others take over when those are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Distribution {
+    /// As the mesh and the DestinationRule say.
+    #[default]
+    Unset,
+    /// Those of the client's zone, then of its region.
+    SameZone,
+    /// Those of the client's sub-zone, then of its zone and region.
+    SameSubzone,
+}
+
+impl Distribution {
+    /// Reads `spec.trafficDistribution`, and where that says nothing known the annotation, whose case does not matter.
+    /// istio/istio: pilot/pkg/model/service.go GetTrafficDistribution.
+    #[must_use]
+    pub fn parse(spec: &str, annotation: &str) -> Self {
+        match spec {
+            "PreferClose" | "PreferSameZone" => return Self::SameZone,
+            "PreferSameNode" => return Self::SameSubzone,
+            _ => {}
+        }
+        match annotation.to_ascii_lowercase().as_str() {
+            "preferclose" | "prefersamezone" => Self::SameZone,
+            "prefersamenode" => Self::SameSubzone,
+            _ => Self::Unset,
+        }
+    }
 }
 
 /// Who knows a service.

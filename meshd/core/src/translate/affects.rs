@@ -62,7 +62,8 @@ pub const fn may_affect(kind: Kind, proxy: ProxyType) -> Wanted {
         // They become Gateways and VirtualServices of the gateway.
         (Kind::Ingress | Kind::IngressClass, Router) => VISIBLE.union(SECRETS),
         (Kind::Ingress | Kind::IngressClass, Sidecar) => Wanted::NOTHING,
-        (Kind::Namespace | Kind::WorkloadGroup, _) => Wanted::NOTHING,
+        // What proxies are started with acts when pods are injected.
+        (Kind::Namespace | Kind::WorkloadGroup | Kind::ProxyConfig, _) => Wanted::NOTHING,
     }
 }
 

@@ -20,7 +20,15 @@ pub(crate) struct EndpointKey {
     /// Labels of the subset.
     pub(crate) subset: Option<Selector>,
     /// Where the client is, when nearness counts.
-    pub(crate) near: Option<Locality>,
+    pub(crate) near: Option<Near>,
+}
+
+/// Where a client is, and how closely that is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Near {
+    pub(crate) place: Locality,
+    /// Sub-zones of a zone are told apart.
+    pub(crate) subzones: bool,
 }
 
 /// Makes an endpoint set.
@@ -53,12 +61,13 @@ pub(crate) fn endpoint_set(key: &EndpointKey) -> EndpointSet {
 }
 
 /// 0 the same sub-zone, 1 the same zone, 2 the same region, 3 elsewhere.
-fn distance(near: &Locality, locality: &Locality) -> u32 {
-    if near.region != locality.region {
+fn distance(near: &Near, locality: &Locality) -> u32 {
+    let Near { place, subzones } = near;
+    if place.region != locality.region {
         3
-    } else if near.zone != locality.zone {
+    } else if place.zone != locality.zone {
         2
-    } else if near.subzone != locality.subzone {
+    } else if *subzones && place.subzone != locality.subzone {
         1
     } else {
         0

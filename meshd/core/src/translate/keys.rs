@@ -6,7 +6,7 @@ use mesh_api::ids::{Name, Namespace};
 use mesh_api::text::Str;
 use mesh_api_xds::ir::endpoint::Locality;
 
-use super::endpoint::{self, EndpointKey};
+use super::endpoint::{self, EndpointKey, Near};
 use super::memo::ByPtr;
 use super::names;
 use super::view::View;
@@ -15,7 +15,7 @@ use crate::snapshot::destination_rules::DestinationRule;
 use crate::snapshot::endpoints::{Instance, ServiceEndpoints};
 use crate::snapshot::mesh::Mesh;
 use crate::snapshot::policies::MtlsMode;
-use crate::snapshot::services::{Port, Protocol, Resolution, Service};
+use crate::snapshot::services::{Distribution, Port, Protocol, Resolution, Service};
 
 /// Everything an outbound cluster is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,13 +129,19 @@ pub(crate) fn endpoint_keys(view: &View<'_>, service: &Arc<Service>) -> Vec<Endp
         for subset in std::iter::once(None).chain(subsets) {
             let outlier = rule.as_ref().is_some_and(|rule| rule.blocks(subset, port.number).outlier.is_some());
             // Without outlier detection nobody would fail over to another place, so that nearness must not count.
-            let near = (outlier && view.snapshot.mesh.locality_balancing).then(|| view.proxy.locality.clone());
+            let near = match service.distribution {
+                Distribution::Unset => (outlier && view.snapshot.mesh.locality_balancing).then_some(true),
+                // Who asks for it at the Service means it without more ado: endpoints that are not ready are told by health.
+                Distribution::SameZone => Some(false),
+                Distribution::SameSubzone => Some(true),
+            };
+            let near = near.map(|subzones| Near { place: view.proxy.locality.clone(), subzones });
             let name = subset.map(|subset| subset.name.clone()).unwrap_or_default();
             keys.push(EndpointKey {
                 cluster: names::outbound(port.number, &name, &service.host),
                 instances: instances.clone(),
                 subset: subset.map(|subset| subset.labels.clone()),
-                near: near.filter(|near| *near != Locality::default()),
+                near: near.filter(|near| near.place != Locality::default()),
             });
         }
     }

@@ -20,6 +20,7 @@ use mesh_api::crd::core::secret::Secret;
 use mesh_api::crd::core::service::Service;
 use mesh_api::crd::networking::destination_rule::DestinationRule;
 use mesh_api::crd::networking::gateway::Gateway;
+use mesh_api::crd::networking::proxy_config::ProxyConfig;
 use mesh_api::crd::networking::service_entry::ServiceEntry;
 use mesh_api::crd::networking::sidecar::Sidecar;
 use mesh_api::crd::networking::virtual_service::VirtualService;
@@ -106,6 +107,8 @@ world! {
     workload_groups: WorkloadGroup,
     /// Scopes of sidecars.
     sidecars: Sidecar,
+    /// What proxies are started with.
+    proxy_configs: ProxyConfig,
     /// Modes of mutual TLS.
     peer_authentications: PeerAuthentication,
     /// Access rules.

@@ -13,10 +13,13 @@ mod page;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mesh_api::inject::surface::{self, Carrier, Effect};
+use mesh_api::kinds::Kind;
 use mesh_api::mesh_config::MeshConfig;
-use meshd_core::inject::{Admission, Facts, Injected, Injector, env_of_path};
+use mesh_api::object::AnyObject;
+use meshd_core::inject::{Admission, Facts, Injected, Injector, ProxyConfigs, env_of_path};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -47,6 +50,9 @@ struct Case {
     /// Annotations of the namespace.
     #[serde(default)]
     namespace_annotations: BTreeMap<String, String>,
+    /// ProxyConfigs of the cluster.
+    #[serde(default)]
+    proxy_configs: Vec<Value>,
     /// Nodes without native sidecars.
     #[serde(default)]
     classic: bool,
@@ -129,6 +135,15 @@ impl Case {
         pod
     }
 
+    fn proxy_configs(&self) -> ProxyConfigs {
+        let read = |value: &Value| match AnyObject::from_value(Kind::ProxyConfig, value).unwrap() {
+            AnyObject::ProxyConfig(object) => object,
+            other => panic!("{other:?}"),
+        };
+        let all: Vec<_> = self.proxy_configs.iter().map(read).collect();
+        ProxyConfigs::new(all.iter().map(|object| &**object))
+    }
+
     fn injector(&self) -> Injector {
         let text = |value: &Value| if value.is_null() { String::new() } else { value.to_string() };
         let (mesh, findings) = MeshConfig::parse(&text(&self.mesh)).unwrap();
@@ -145,6 +160,7 @@ impl Case {
             namespace_annotations: self.namespace_annotations.clone(),
             env: env_of_path(&self.path),
             native_sidecar: !self.classic,
+            proxy_configs: Arc::new(self.proxy_configs()),
             ..Facts::default()
         };
         let injector = self.injector();

@@ -1,8 +1,8 @@
 //! What the files of a folder say together: objects, findings, and what changed since it was last asked.
 //!
 //! Pure: texts in, changes out. A file that cannot be used as a whole keeps its last good version: all of it, because the
-//! documents of a file belong together. A file that never was good gives what can be read of it. Of objects that several
-//! files define, the first file by path wins.
+//! documents of a file belong together. A file that never was good gives what can be read of it, and for a policy that cannot be
+//! read one that lets nobody in. Of objects that several files define, the first file by path wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,15 @@ use mesh_api::finding::{Finding, Severity};
 use mesh_api::ids::{ClusterId, ObjectKey};
 use mesh_api::object::AnyObject;
 use mesh_api::parse;
+use mesh_api::received::received;
 use mesh_api::text::Str;
 use mesh_api::typed::line_of;
 use mesh_api::validate::validate;
 use mesh_api_xds::encoded::Version;
 use meshd_core::world::Change;
+use serde_json::Value;
+
+use crate::source::stand_in::stand_in;
 
 /// Most findings kept of one file.
 const MAX_FINDINGS: usize = 200;
@@ -218,7 +222,8 @@ impl Contents {
             match object {
                 Ok(item) => self.read_item(path, text, item, &mut read),
                 Err(error) => {
-                    let mut finding = error.to_finding();
+                    let (stand_in, mut finding) = self.stand_in(text, &error);
+                    read.objects.extend(stand_in);
                     finding.key = finding.key.map(|key| key.in_cluster(self.cluster.clone()));
                     finding.message = in_document(error.document, &finding.message);
                     read.findings.push(finding.at(format!("{path}:{}", error.line)));
@@ -228,6 +233,20 @@ impl Contents {
         read.broken = read.findings.iter().any(Finding::is_error);
         read.findings.truncate(MAX_FINDINGS);
         read
+    }
+
+    /// What takes the place of a policy that cannot be read, as with objects of a cluster, and what to tell.
+    fn stand_in(&self, text: &str, error: &parse::ParseError) -> (Option<Placed>, Finding) {
+        let refused = error.key.as_ref().and_then(|key| {
+            let value = object_at(text, error.line, key)?;
+            received(key.kind, &value.to_string()).err()
+        });
+        let (Some(key), Some(mut refused)) = (&error.key, refused) else { return (None, error.to_finding()) };
+        refused.meta.namespace = key.namespace.clone();
+        refused.finding = error.to_finding();
+        let (object, finding) = stand_in(key.kind, &refused);
+        let key = key.clone().in_cluster(self.cluster.clone());
+        (object.map(|object| Placed { key, object, line: error.line }), finding)
     }
 
     fn read_item(&self, path: &str, text: &str, item: parse::Item, read: &mut Read) {
@@ -257,6 +276,19 @@ struct Read {
 fn in_document(document: usize, message: &str) -> Str {
     // Most files have one document; there the number says nothing.
     if document == 0 { Str::from(message) } else { Str::from(format!("document {}: {message}", document + 1)) }
+}
+
+/// The object of this key in the document that a line belongs to, by itself or in a list.
+fn object_at(text: &str, line: usize, key: &ObjectKey) -> Option<Value> {
+    let before = text.lines().take(line).enumerate();
+    let start = before.filter(|(_, line)| line.starts_with("---")).last().map_or(0, |(index, _)| index);
+    let document = parse::parse_value(lines_from(text, start + 1), "").ok()?;
+    let is = |value: &&Value| {
+        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
+        text("/kind") == Some(key.kind.as_str()) && text("/metadata/name") == Some(key.name.as_str())
+    };
+    let items = document.get("items").and_then(Value::as_array).into_iter().flatten();
+    std::iter::once(&document).chain(items).find(is).cloned()
 }
 
 /// The text from a line (from 1) on, cut before the next document.

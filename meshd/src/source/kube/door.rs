@@ -86,6 +86,7 @@ pub(super) fn admit(object: &mut AnyObject) -> bool {
         | AnyObject::ServiceEntry(_)
         | AnyObject::WorkloadEntry(_)
         | AnyObject::WorkloadGroup(_)
+        | AnyObject::ProxyConfig(_)
         | AnyObject::Sidecar(_)
         | AnyObject::PeerAuthentication(_)
         | AnyObject::AuthorizationPolicy(_) => true,

@@ -7,7 +7,6 @@
 mod api;
 mod door;
 mod slice;
-mod stand_in;
 mod store;
 mod tags;
 mod watch;

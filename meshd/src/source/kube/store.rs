@@ -18,7 +18,7 @@ use mesh_api::text::Str;
 use meshd_core::world::{Change, MeshConfigPlace};
 
 use super::door;
-use super::stand_in::stand_in;
+use crate::source::stand_in::stand_in;
 
 /// What a watch has seen.
 #[derive(Debug)]

@@ -12,21 +12,30 @@ use mesh_api::crd::networking::service_entry::{
 use mesh_api::finding::Finding;
 use mesh_api::host::{Hostname, is_dns_label};
 use mesh_api::ids::ClusterId;
-use mesh_api::names::EXPORT_TO_ANNOTATION;
+use mesh_api::meta::Meta;
+use mesh_api::names::{EXPORT_TO_ANNOTATION, TRAFFIC_DISTRIBUTION_ANNOTATION};
 use mesh_api::object::Object;
 use mesh_api::text::Str;
 use mesh_api_xds::ir::matcher::Cidr;
 
 use super::Context;
 use crate::snapshot::mesh::Mesh;
-use crate::snapshot::services::{ExportTo, Port, Protocol, Registry, Resolution, Service, TargetPort};
+use crate::snapshot::services::{Distribution, ExportTo, Port, Protocol, Registry, Resolution, Service, TargetPort};
 use crate::snapshot::shard::Compiled;
 
 /// Compiles a Kubernetes Service.
 pub(crate) fn kube_service(mesh: &Mesh, object: &Object<KubeSpec>, cluster: &ClusterId) -> Compiled<Service> {
     let mut cx = Context::new(mesh, object.key(), cluster);
-    let KubeSpec { cluster_ip, cluster_ips, ports, selector, kind, external_name, publish_not_ready_addresses } =
-        &object.spec;
+    let KubeSpec {
+        cluster_ip,
+        cluster_ips,
+        ports,
+        selector,
+        kind,
+        external_name,
+        publish_not_ready_addresses,
+        traffic_distribution,
+    } = &object.spec;
     let host = mesh.expand(&object.meta.name, cx.namespace());
     if !is_dns_label(&object.meta.name) || !is_dns_label(cx.namespace()) {
         let message = format!("{:?} is not a host: a Service's name and namespace are DNS labels", host.as_str());
@@ -73,8 +82,14 @@ pub(crate) fn kube_service(mesh: &Mesh, object: &Object<KubeSpec>, cluster: &Clu
         sans: Arc::default(),
         selector: selector.clone().filter(|selector| !selector.is_empty()),
         publish_not_ready: *publish_not_ready_addresses,
+        distribution: distribution(traffic_distribution, &object.meta),
     };
     Compiled { values: vec![service], findings: cx.into_findings() }
+}
+
+fn distribution(spec: &str, meta: &Meta) -> Distribution {
+    let annotation = meta.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION).map(Str::as_str).unwrap_or_default();
+    Distribution::parse(spec, annotation)
 }
 
 fn kube_port(cx: &mut Context<'_>, index: usize, port: &KubePort) -> Option<Port> {
@@ -165,6 +180,7 @@ pub(crate) fn service_entry(mesh: &Mesh, object: &Object<EntrySpec>, cluster: &C
             sans: subject_alt_names.iter().cloned().collect(),
             selector: workload_selector.as_ref().map(|selector| selector.labels.clone()),
             publish_not_ready: false,
+            distribution: distribution("", &object.meta),
         });
     }
     Compiled { values, findings: cx.into_findings() }

@@ -131,3 +131,39 @@ fn lines_of_findings_are_those_of_the_file() {
     let said = findings(&mut contents);
     assert!(said.iter().any(|line| line.contains("MESH1004 a.yaml:11 VirtualService/shop/v spec.htp")), "{said:?}");
 }
+
+#[test]
+fn a_policy_that_never_was_good_lets_nobody_in() {
+    let mut contents = mk_contents();
+    let policy = |name: &str, kind: &str, spec: &str| {
+        format!("apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+    };
+    let text = [
+        service("a", 80),
+        policy("deny", "AuthorizationPolicy", "{selector: {matchLabels: {app: web}}, action: MAYBE}"),
+        policy("tls", "PeerAuthentication", "{mtls: {mode: SOMETIMES}}"),
+    ]
+    .join("---\n");
+    assert_eq!(set(&mut contents, "a.yaml", &text), Taken::Partly);
+    let specs: Vec<String> = contents
+        .changes()
+        .into_iter()
+        .filter_map(|change| match change {
+            Change::Upsert { object, .. } if object.kind().is_mesh() => {
+                Some(serde_json::to_value(&object).unwrap()["spec"].to_string())
+            }
+            _ => None,
+        })
+        .collect();
+    let expect = [
+        r#"{"mtls":{"mode":"STRICT"}}"#,
+        r#"{"action":"DENY","rules":[{}],"selector":{"matchLabels":{"app":"web"}}}"#,
+    ];
+    assert_eq!(specs, expect);
+    let told = findings(&mut contents);
+    assert!(told.iter().any(|finding| finding.contains("all requests to what it selects are refused")), "{told:?}");
+    let repaired = text.replace("MAYBE", "ALLOW").replace("SOMETIMES", "PERMISSIVE");
+    assert_eq!(set(&mut contents, "a.yaml", &repaired), Taken::Good);
+    // From now on the file has a good version, which stays.
+    assert_eq!(set(&mut contents, "a.yaml", &text), Taken::KeptLastGood);
+}
