@@ -108,7 +108,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     shared.drain.send_replace(DrainPhase::Now);
     wait_for(threads, FORCE);
     // Who is supervised leaves its successor to the supervisor, which adopts it.
-    let parent = control::has_handed_over(status.stage()) && !supervise::children().is_empty();
+    let parent = control::has_handed_over(status.stage()) && supervise::has_children();
     if parent && !supervise::is_supervised() {
         return Err(supervise::become_supervisor()).context("becoming the supervisor of the successor");
     }

@@ -86,6 +86,8 @@ struct Steering {
     programs: mpsc::Sender<OwnedFd>,
     /// A successor that this process started.
     successor: Option<Child>,
+    /// That one has left its own successor to this process.
+    adopts: bool,
     /// Since when another process has its sockets.
     gone: Option<Instant>,
     configuration: Option<JoinHandle<anyhow::Result<()>>>,
@@ -133,7 +135,7 @@ pub async fn run(
                 steering.follow(*stages.borrow_and_update());
                 Action::Nothing
             }
-            _ = ticks.tick(), if steering.ending.is_ending() || steering.gone.is_some() => steering.check(),
+            _ = ticks.tick(), if steering.ending.is_ending() || steering.gone.is_some() => steering.check()?,
         };
         if steering.act(action).await?.is_some() {
             return Ok(());
@@ -163,6 +165,7 @@ impl Steering {
             door,
             programs,
             successor: None,
+            adopts: false,
             gone: None,
             configuration: Some(tokio::spawn(client::run(control))),
             identity,
@@ -276,14 +279,15 @@ impl Steering {
         self.successor = None;
         self.parts.status.set_replaced_soon(false);
         tracing::warn!(?status, ?stage, "The successor that was started has ended");
-        // The next generation may have taken over from it, and is a child of this process now.
-        if stage != Stage::Gone || !supervise::children().is_empty() {
+        if stage != Stage::Gone {
             return Ok(Action::Nothing);
         }
-        if status.is_some_and(|status| status.success()) {
-            return Ok(Action::Exit(Why::Succeeded));
+        // The next generation may have taken over from it, and is a child of this process now.
+        if supervise::has_children() {
+            self.adopts = true;
+            return Ok(Action::Nothing);
         }
-        bail!("the process that took over has died");
+        ended_with(status.and_then(|status| status.code()).unwrap_or(1))
     }
 
     /// Follows a hand-over: without sockets there is no use for a control plane.
@@ -305,7 +309,12 @@ impl Steering {
         Open { all, clients }
     }
 
-    fn check(&self) -> Action {
+    fn check(&mut self) -> anyhow::Result<Action> {
+        if self.adopts
+            && let Some(code) = supervise::adopted().context("looking after the processes that took over")?
+        {
+            return ended_with(code.into());
+        }
         let (now, open) = (Instant::now(), self.open());
         let why = self.ending.check(now, open);
         let why = why.or_else(|| match self.gone {
@@ -313,7 +322,7 @@ impl Steering {
             Some(since) if now >= since + self.parts.bootstrap.handover_drain => Some(Why::Elapsed),
             _ => None,
         });
-        why.map_or(Action::Nothing, Action::Exit)
+        Ok(why.map_or(Action::Nothing, Action::Exit))
     }
 
     /// Does what was decided. Some: the process is to end.
@@ -344,6 +353,11 @@ impl Steering {
         }
         Ok(None)
     }
+}
+
+/// The process that took over has ended, and this one with it.
+fn ended_with(code: i32) -> anyhow::Result<Action> {
+    if code == 0 { Ok(Action::Exit(Why::Succeeded)) } else { bail!("the process that took over has died") }
 }
 
 /// Whether another process was told to serve.

@@ -268,7 +268,9 @@ fn loop_a_program_is_brought_and_started_in_place() {
     assert!(output.status.success(), "{output:?}");
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.starts_with("replaced: process ") && told.ends_with("generation 1\n"), "{told}");
-    let pid = page(&caller)["process"]["pid"].as_u64().unwrap();
+    // For a moment both answer.
+    let page = wait_for_page(&caller, "the new process answers", |page| page["generation"] == 1);
+    let pid = page["process"]["pid"].as_u64().unwrap();
     assert_eq!(std::fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
     loads.end();
     // Without an argument only where there is no choice.

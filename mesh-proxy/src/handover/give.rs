@@ -91,7 +91,8 @@ async fn told_to_end(ending: &mut watch::Receiver<bool>) {
 
 /// Whether the process lives on when this one ends.
 fn outlives(peer: Peer) -> bool {
-    peer.outlives(std::process::id(), supervise::parent(peer.pid))
+    let is_child = || supervise::children().iter().any(|child| child.as_raw() == peer.pid);
+    peer.outlives(std::process::id(), is_child)
 }
 
 struct Server {

@@ -14,8 +14,8 @@ use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, getppid};
 
 /// Variable that tells a process who supervises it.
 pub const SUPERVISOR_ENV: &str = "LATEEN_SUPERVISOR";
@@ -78,28 +78,54 @@ pub fn is_supervised() -> bool {
     std::env::var(SUPERVISOR_ENV).ok().and_then(|pid| pid.parse().ok()) == Some(getppid().as_raw())
 }
 
+/// Whether this process has children, living or not waited for.
+#[must_use]
+pub fn has_children() -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, look) != Err(Errno::ECHILD)
+}
+
 /// Living children of this process.
 #[must_use]
 pub fn children() -> Vec<Pid> {
-    let own = getpid().as_raw();
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = processes.take(MAX_PROCESSES).flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.filter(|pid| parent(*pid) == Some(own)).map(Pid::from_raw).collect()
+    // `/proc` may be that of an outer namespace of processes, where all have other numbers.
+    let own: Option<i32> = fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok());
+    let level = Relation::of("self").map(|own| own.numbers.len());
+    let (Some(own), Some(level), Ok(processes)) = (own, level, fs::read_dir("/proc")) else { return Vec::new() };
+    let names = processes.take(MAX_PROCESSES).flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    let child = |name: String| {
+        let relation = Relation::of(&name).filter(|relation| relation.lives && relation.parent == own)?;
+        relation.numbers.get(level.checked_sub(1)?).copied().map(Pid::from_raw)
+    };
+    names.filter_map(child).collect()
 }
 
-/// The parent of a process that runs.
-#[must_use]
-pub fn parent(pid: i32) -> Option<i32> {
-    parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// What `/proc` tells of a process and its parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Relation {
+    /// It has not ended.
+    lives: bool,
+    /// Number of its parent, as `/proc` counts.
+    parent: i32,
+    /// Its numbers, from the namespace of `/proc` inwards.
+    numbers: Vec<i32>,
 }
 
-/// The parent in the text of `/proc/<pid>/stat`; none for a process that has ended and was not waited for.
-fn parent_in(stat: &str) -> Option<i32> {
-    // The name before may hold anything, parentheses too.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") { None } else { fields.next()?.parse().ok() }
+impl Relation {
+    fn of(name: &str) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{name}/status")).ok()?)
+    }
+
+    /// Reads the text of `/proc/<pid>/status`. A name in it has its line breaks escaped.
+    fn parse(status: &str) -> Option<Self> {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        Some(Self {
+            lives: !field("State:")?.starts_with(['Z', 'X']),
+            parent: field("PPid:")?.parse().ok()?,
+            numbers: field("NSpid:")?.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect(),
+        })
+    }
 }
 
 /// Passes a signal to all children.
@@ -151,6 +177,20 @@ pub fn run() -> anyhow::Result<u8> {
     }
 }
 
+/// How the children ended that this process adopted; `None` while one is left. For a process that waits for no child of its own.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn adopted() -> Result<Option<u8>, Errno> {
+    let mut supervisor = Supervisor::default();
+    while let Some(event) = reap()? {
+        if let Action::Exit(code) = supervisor.on(event) {
+            return Ok(Some(code));
+        }
+    }
+    Ok(None)
+}
+
 /// What became of a child; `None` while those that are left run.
 fn reap() -> Result<Option<Event>, Errno> {
     loop {
@@ -185,10 +225,22 @@ mod tests {
     }
 
     #[test]
-    fn the_parent_is_read_whatever_the_name() {
-        assert_eq!(parent_in("42 (mesh-proxy) S 7 42 42 0"), Some(7));
-        assert_eq!(parent_in("42 (a) S 9 (b) R 7 42"), Some(7));
-        assert_eq!(parent_in("42 (mesh-proxy) Z 7 42"), None);
-        assert_eq!(parent_in("nonsense"), None);
+    fn relations_are_read_across_namespaces() {
+        let text = "Name:\tmesh-proxy\nState:\tS (sleeping)\nPid:\t4711\nPPid:\t4700\nNSpid:\t4711\t17\n";
+        let relation = Relation { lives: true, parent: 4700, numbers: vec![4711, 17] };
+        assert_eq!(Relation::parse(text), Some(relation));
+        let dead = text.replace("S (sleeping)", "Z (zombie)");
+        assert!(Relation::parse(&dead).is_some_and(|relation| !relation.lives));
+        assert_eq!(Relation::parse("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_child_is_found_while_it_lives() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        assert!(children().contains(&pid) && has_children());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!children().contains(&pid));
     }
 }
