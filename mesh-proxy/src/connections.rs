@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -58,8 +58,16 @@ pub enum Closing {
 #[derive(Debug, Default)]
 pub struct Connections {
     entries: RefCell<Slab<Rc<Entry>>>,
-    /// Inbound ones, over the tables of all workers.
-    inbound: Arc<AtomicUsize>,
+    inbound: Arc<Inbound>,
+}
+
+/// Inbound connections, over the tables of all workers.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// Open now.
+    pub open: AtomicUsize,
+    /// Opened since the start.
+    pub total: AtomicU64,
 }
 
 /// A registered connection; leaves the table when dropped.
@@ -77,7 +85,7 @@ pub struct Busy(Rc<Entry>);
 impl Connections {
     /// A table that adds its inbound connections to `inbound`.
     #[must_use]
-    pub fn counting(inbound: Arc<AtomicUsize>) -> Self {
+    pub fn counting(inbound: Arc<Inbound>) -> Self {
         Self { inbound, ..Self::default() }
     }
 
@@ -98,7 +106,8 @@ impl Connections {
         });
         let slot = self.entries.borrow_mut().insert(Rc::clone(&entry));
         if direction == Direction::Inbound {
-            self.inbound.fetch_add(1, Relaxed);
+            self.inbound.open.fetch_add(1, Relaxed);
+            self.inbound.total.fetch_add(1, Relaxed);
         }
         Registered { entry, table: Rc::downgrade(self), slot }
     }
@@ -212,7 +221,7 @@ impl Drop for Registered {
         if let Some(table) = self.table.upgrade() {
             table.entries.borrow_mut().try_remove(self.slot);
             if self.entry.direction == Direction::Inbound {
-                table.inbound.fetch_sub(1, Relaxed);
+                table.inbound.open.fetch_sub(1, Relaxed);
             }
         }
     }
@@ -231,12 +240,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_idle_connections_are_reaped_and_work_lifts_the_mark() {
-        let inbound = Arc::default();
+        let inbound: Arc<Inbound> = Arc::default();
         let table = Rc::new(Connections::counting(Arc::clone(&inbound)));
         let idle = table.register("a".into(), Direction::Inbound);
         let busy = table.register("b".into(), Direction::Inbound);
         let outbound = table.register("c".into(), Direction::Outbound);
-        assert_eq!(inbound.load(Relaxed), 2);
+        assert_eq!(inbound.open.load(Relaxed), 2);
         for entry in [&idle, &busy] {
             entry.set_idle_timeout(Duration::from_secs(60));
         }
@@ -252,7 +261,7 @@ mod tests {
         assert_eq!((idle.closing(), busy.closing()), (Some(Closing::Idle), Some(Closing::Drain)));
         drop((idle, busy, outbound));
         assert!(table.is_empty());
-        assert_eq!(inbound.load(Relaxed), 0);
+        assert_eq!((inbound.open.load(Relaxed), inbound.total.load(Relaxed)), (0, 2));
     }
 
     #[tokio::test(start_paused = true)]

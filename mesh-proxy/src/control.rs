@@ -305,8 +305,12 @@ impl Steering {
 
     fn open(&self) -> Open {
         let all = self.parts.dispatcher.load();
-        let clients = if self.parts.bootstrap.is_gateway() { all } else { self.parts.shared.inbound.load(Relaxed) };
-        Open { all, clients }
+        if self.parts.bootstrap.is_gateway() {
+            // Whoever is connected is a client, and one may always come back.
+            return Open { all, clients: all, inbound: 1 };
+        }
+        let inbound = &self.parts.shared.inbound;
+        Open { all, clients: inbound.open.load(Relaxed), inbound: inbound.total.load(Relaxed) }
     }
 
     fn check(&mut self) -> anyhow::Result<Action> {

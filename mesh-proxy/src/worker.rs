@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use mesh_api::text::Str;
@@ -19,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::store::{Live, Store};
 use crate::conn;
-use crate::connections::{Closing, Connections};
+use crate::connections::{Closing, Connections, Inbound};
 use crate::http::exchange::Scratch;
 use crate::listeners::{self, SharedTable};
 use crate::net::accept::{Dispatcher, Inbox, Load};
@@ -62,7 +61,7 @@ pub struct Shared {
     /// How far the process has come with stopping.
     pub drain: watch::Sender<DrainPhase>,
     /// Inbound connections of all workers.
-    pub inbound: Arc<AtomicUsize>,
+    pub inbound: Arc<Inbound>,
     /// Listeners that are opened before there is configuration: connections to them wait for it.
     pub early: Vec<(Str, SocketAddr)>,
 }

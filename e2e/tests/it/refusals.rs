@@ -4,7 +4,7 @@
 use e2e::client::{Load, url};
 use e2e::mesh::{CATALOGUE, ORDERS, Security};
 
-use crate::world::{Kind, World};
+use crate::world::{Backend, Kind, World};
 
 /// Two replicas of two services, all of them with proxies of ours, and a caller.
 fn shop(security: Security, caller: Kind) -> World {
@@ -37,7 +37,7 @@ fn lost_nothing(loads: Vec<(&'static str, Load)>) {
     for (name, load) in loads {
         load.interrupt();
         let report = load.finish();
-        assert!(report["requests"].as_u64() > Some(100), "{name}: {report}");
+        assert!(report["requests"].as_u64() > Some(20), "{name}: {report}");
         assert_eq!(report["failed"], 0, "{name}: {report}");
     }
 }
@@ -73,11 +73,14 @@ fn loop_applications_that_end_lose_no_request() {
 #[ignore = "needs built binaries: cargo xtask ci interop"]
 fn interop_envoy_sends_refused_streams_elsewhere() {
     let mut world = shop(Security::Strict, Kind::Envoy);
-    let grpc = url("orders", "", world.at(ORDERS));
-    let args = ["grpc", "--url", &grpc, "-n", "0", "--rate", "100", "-c", "4", "--duration", "60s"];
-    let load = Load::start(&args);
     end_applications(&mut world, "v1");
-    let report = e2e::client::shop(&["grpc", "--url", &grpc, "-n", "200", "-c", "4"]);
-    assert_eq!(report["failed"], 0, "{report}");
-    lost_nothing(vec![("gRPC", load)]);
+    let grpc = url("orders", "", world.at(ORDERS));
+    let report = e2e::client::shop(&["grpc", "--url", &grpc, "-n", "200"]);
+    // For a retry Envoy draws a host up to five times, and may draw the one that refused each time, twice.
+    assert!(report["failed"].as_u64() <= Some(4), "{report}");
+    let is_gone =
+        |backend: &&Backend| backend.workload.account == ORDERS.name && backend.workload.labels["version"] == "v1";
+    let gone = world.backends.iter().find(is_gone).unwrap();
+    let refused = World::counted(&gone.workload);
+    assert!(refused > 20.0, "{refused} of 200 came to the application that is gone");
 }

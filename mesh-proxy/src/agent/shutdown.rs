@@ -10,7 +10,7 @@
 //! | SIGTERM | inbound drains | after `terminationDrainDuration`, or when idle after a minimum where that is asked for |
 //! | SIGINT | inbound drains | as above, or as soon as nothing is connected: somebody waits at a terminal |
 //! | `POST /drain` | inbound drains | not by itself |
-//! | SIGTERM after `/drain` | the kubelet ends a native sidecar after the application has ended | as soon as no client is connected, at the latest after `terminationDrainDuration` |
+//! | SIGTERM after `/drain` | the kubelet ends a native sidecar after the application has ended | when no client has been connected for two seconds, at once if there never was one, at the latest after `terminationDrainDuration` |
 //! | SIGINT after `/drain` | | at once |
 //! | a second signal, `POST /quitquitquit` | | at once |
 
@@ -119,20 +119,28 @@ pub struct Open {
     pub all: usize,
     /// Those of clients: at a gateway all, beside an application those to it.
     pub clients: usize,
+    /// Connections to the application since the start.
+    pub inbound: u64,
 }
+
+/// How long no client may have been connected before it is believed that none comes any more. One that was asked to go
+/// elsewhere comes back for as long as it knows nothing else; an address that is gone would let it wait for a connection.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The end of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
     settings: DrainSettings,
     stage: Stage,
+    /// Since when no client has been connected, and how many had been until then.
+    quiet: Option<(Instant, u64)>,
 }
 
 impl Ending {
     /// A process that serves.
     #[must_use]
     pub const fn new(settings: DrainSettings) -> Self {
-        Self { settings, stage: Stage::Serving }
+        Self { settings, stage: Stage::Serving, quiet: None }
     }
 
     /// Takes an event.
@@ -166,18 +174,31 @@ impl Ending {
 
     /// Whether it ends now that these connections are open.
     #[must_use]
-    pub fn check(&self, now: Instant, open: Open) -> Option<Why> {
+    pub fn check(&mut self, now: Instant, open: Open) -> Option<Why> {
         let Stage::Ending { since, early } = self.stage else { return None };
         let elapsed = now.saturating_duration_since(since);
         let is_idle = open.all == 0;
         match (early, self.settings.until_idle) {
             (Early::Unconnected, _) if is_idle => Some(Why::Idle),
-            (Early::NoClient, _) if open.clients == 0 => Some(Why::Drained),
+            (Early::NoClient, _) if self.is_forgotten(now, open) => Some(Why::Drained),
             // The application is gone: to wait for a client that stays would serve nobody.
             (Early::NoClient, _) => (elapsed >= self.settings.duration).then_some(Why::Elapsed),
             (_, Some(minimum)) => (elapsed >= minimum && is_idle).then_some(Why::Idle),
             (_, None) => (elapsed >= self.settings.duration).then_some(Why::Elapsed),
         }
+    }
+
+    /// Whether no client knows this workload any more. A Job never had one.
+    fn is_forgotten(&mut self, now: Instant, open: Open) -> bool {
+        if open.inbound == 0 {
+            return open.clients == 0;
+        }
+        match self.quiet {
+            _ if open.clients > 0 => self.quiet = None,
+            Some((since, inbound)) if inbound == open.inbound => return now.saturating_duration_since(since) >= QUIET,
+            Some(_) | None => self.quiet = Some((now, open.inbound)),
+        }
+        false
     }
 
     /// Whether it has been told to end, so that [`check`](Self::check) is to be asked again.
@@ -205,7 +226,7 @@ mod tests {
     }
 
     const fn mk_open(all: usize, clients: usize) -> Open {
-        Open { all, clients }
+        Open { all, clients, inbound: 0 }
     }
 
     #[tokio::test(start_paused = true)]
@@ -245,9 +266,13 @@ mod tests {
             let (mut ending, start) = (mk_ending(until_idle), Instant::now());
             assert_eq!(ending.on(Event::Drain, start), Action::Drain);
             assert_eq!(ending.on(Event::Terminate, start + SECOND), Action::Nothing);
-            assert_eq!(ending.check(start + 2 * SECOND, mk_open(3, 1)), None);
-            assert_eq!(ending.check(start + 2 * SECOND, mk_open(2, 0)), Some(Why::Drained));
-            assert_eq!(ending.check(start + 6 * SECOND, mk_open(3, 1)), Some(Why::Elapsed));
+            let open = |clients, inbound| Open { all: 2 + clients, clients, inbound };
+            assert_eq!(ending.check(start + SECOND, open(1, 3)), None);
+            assert_eq!(ending.check(start + SECOND, open(0, 3)), None, "it was asked to go, and may come back");
+            assert_eq!(ending.check(start + 2 * SECOND, open(0, 4)), None, "one came and went");
+            assert_eq!(ending.check(start + 3 * SECOND, open(0, 4)), None);
+            assert_eq!(ending.check(start + 4 * SECOND, open(0, 4)), Some(Why::Drained));
+            assert_eq!(ending.check(start + 6 * SECOND, open(1, 5)), Some(Why::Elapsed));
             assert_eq!(ending.on(Event::Terminate, start + 2 * SECOND), Action::Exit(Why::SecondSignal));
         }
     }

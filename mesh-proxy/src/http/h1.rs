@@ -23,6 +23,9 @@ const READ_BYTES: usize = 8 * 1024;
 /// Unsent bytes above which no more are queued.
 const HIGH_WATER: usize = 64 * 1024;
 
+/// Bytes that one write hands to the peer as a whole, or not at all: within a segment of the loopback device.
+const PIECE_BYTES: usize = 16 * 1024;
+
 /// An HTTP/1.1 connection.
 #[derive(Debug)]
 pub struct Wire {
@@ -39,6 +42,8 @@ pub struct Wire {
     outgoing: Framing,
     /// Bytes of the outgoing message were handed to the kernel.
     has_sent: bool,
+    /// In how many pieces.
+    pieces: u8,
     /// The peer has closed its sending side.
     ended: bool,
 }
@@ -59,6 +64,7 @@ impl Wire {
             trailers: None,
             outgoing: Framing::None,
             has_sent: false,
+            pieces: 0,
             ended: false,
         }
     }
@@ -147,6 +153,11 @@ impl Wire {
                 return Poll::Ready(Ok(response));
             }
             if ready!(self.poll_fill(cx))? == 0 {
+                if self.pieces == 1 && self.stream.was_sent_back() {
+                    // The server had closed before the request came. Of more pieces it may have read the first, and a
+                    // server that ends its side processes nothing more (RFC 9112 section 9.6).
+                    self.has_sent = false;
+                }
                 return Poll::Ready(Err(Broken::Closed));
             }
         }
@@ -233,6 +244,7 @@ impl Wire {
     pub fn send_request(&mut self, head: &Head, framing: Framing, connection: Connection) {
         self.outgoing = framing;
         self.has_sent = false;
+        self.pieces = 0;
         encode::request(head, framing, connection, self.out());
     }
 
@@ -293,6 +305,8 @@ impl Wire {
         if self.outbox.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        let piece = if self.outbox.len() > PIECE_BYTES { u8::MAX } else { 1 };
+        self.pieces = self.pieces.saturating_add(piece);
         let polled = self.stream.poll_write_all(cx, self.outbox.as_slice(), &mut self.sent);
         self.has_sent |= self.sent > 0;
         if polled.is_pending() {
@@ -356,3 +370,6 @@ impl Wire {
         self.outbox.tail(0)
     }
 }
+
+#[cfg(test)]
+mod tests;

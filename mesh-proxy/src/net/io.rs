@@ -1,6 +1,6 @@
 //! The one kind of byte stream that connections run over.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -98,6 +98,19 @@ impl Io {
                 let mut byte = [0];
                 let looked = rustix::net::recv(tcp, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
                 !matches!(looked, Err(Errno::AGAIN))
+            }
+            Self::Pipe(_) => false,
+        }
+    }
+
+    /// After the end of the stream: whether the peer's kernel sent back what was written, because its socket was closed when
+    /// the bytes came (RFC 9293 section 3.10.7.4). What came before it closed would have been acknowledged.
+    #[must_use]
+    pub fn was_sent_back(&self) -> bool {
+        match self {
+            // A reset behind the peer's FIN is this error; one without a FIN is another, and was read instead of an end.
+            Self::Tcp(tcp) => {
+                tcp.take_error().ok().flatten().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
             }
             Self::Pipe(_) => false,
         }

@@ -69,6 +69,12 @@ impl Stream {
         self.tls.is_none() && self.io.has_input_now()
     }
 
+    /// After the end of the stream: whether what was written last came back unread. Only told of plaintext.
+    #[must_use]
+    pub fn was_sent_back(&self) -> bool {
+        self.tls.is_none() && self.io.was_sent_back()
+    }
+
     /// Completes the TLS handshake; nothing to do for plaintext.
     ///
     /// # Errors
