@@ -3,6 +3,7 @@
 use crate::cmd::check_inject::{self, CheckInjectArgs};
 use crate::cmd::describe::{self, DescribeArgs};
 use crate::cmd::precheck::{self, PrecheckArgs};
+use crate::cmd::replace_proxy::{self, ReplaceArgs};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::printer::{Format, Report};
@@ -20,6 +21,8 @@ enum What {
     Precheck(PrecheckArgs),
     /// Show whether a pod gets a proxy, and why or why not
     CheckInject(CheckInjectArgs),
+    /// Run another release of the proxy in pods that run, without a restart
+    ReplaceProxy(ReplaceArgs),
     /// Describe what concerns a pod or a Service
     #[command(visible_alias = "des")]
     Describe(DescribeArgs),
@@ -32,6 +35,7 @@ impl ExperimentalArgs {
         match &self.what {
             What::Precheck(args) => args.output.output,
             What::CheckInject(args) => args.output.output,
+            What::ReplaceProxy(args) => args.output.output,
             What::Describe(_) => Format::Table,
         }
     }
@@ -45,6 +49,7 @@ pub fn run(context: &Context, args: &ExperimentalArgs) -> Result<Report, CliErro
     match &args.what {
         What::Precheck(args) => precheck::run(context, args),
         What::CheckInject(args) => check_inject::run(context, args),
+        What::ReplaceProxy(args) => replace_proxy::run(context, args),
         What::Describe(args) => describe::run(context, args),
     }
 }

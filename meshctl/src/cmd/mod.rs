@@ -17,6 +17,7 @@ pub mod profile;
 pub mod proxy_config;
 pub mod proxy_status;
 pub mod remote_secret;
+pub mod replace_proxy;
 pub mod revision;
 pub mod tag;
 pub mod uninstall;

@@ -60,6 +60,7 @@ const STEPS: &[(&str, Step)] = &[
     ("meshd killed and restarted under traffic", |check| Box::pin(resilience::control_plane(check))),
     ("certificate rotated under load", |check| Box::pin(security::rotation(check))),
     ("broken YAML is reported, the rest lives", |check| Box::pin(resilience::broken_file(check))),
+    ("proxies replaced by new processes under traffic", |check| Box::pin(resilience::successors(check))),
     ("metric series stay within their budget", |check| Box::pin(resilience::series(check))),
 ];
 

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::Check;
 use super::support::{all_well, ensure, ms, traffic, until};
+use crate::demo::plan::INGRESS;
 use crate::demo::yaml;
 use crate::error::CliError;
 use crate::http;
@@ -111,6 +112,37 @@ async fn resources_sent(check: &Check<'_>) -> Result<u64, CliError> {
     let sent: f64 = samples.iter().map(|sample| sample.value).sum();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
     Ok(sent as u64)
+}
+
+/// Whose proxies are replaced: the way in, and one that serves and calls.
+const REPLACED: [&str; 2] = [INGRESS, "web-1"];
+
+pub(super) async fn successors(check: &mut Check<'_>) -> Result<String, CliError> {
+    let load = traffic(check, "/", 200)?;
+    check.serve_more("web-1", 50).await?;
+    let mut took = Vec::new();
+    for name in REPLACED {
+        let before = generation(check, name).await?;
+        check.mesh.replace_proxy(name);
+        let what = format!("the next process of {name}'s proxy serves");
+        took.push(ms(until(&what, || async { Ok(generation(check, name).await? == before + 1) }).await?));
+    }
+    let served = check.serve_more("web-1", 50).await;
+    let figures = load.stop().await?;
+    served?;
+    all_well(&figures)?;
+    // The old processes leave the control plane when nothing is to be taken back any more.
+    check.wait_for_sync().await?;
+    Ok(format!("ready and serving after {}; {} requests, none failed", took.join(" and "), figures.requests))
+}
+
+/// How many processes of a workload's proxy came before the one that serves.
+async fn generation(check: &Check<'_>, workload: &str) -> Result<u64, CliError> {
+    let page = check.admin_page(workload, "/handover").await?;
+    let page: Value =
+        serde_json::from_str(&page).map_err(|error| CliError::user("/handover is no JSON").because(&error))?;
+    let generation = page.get("generation").and_then(Value::as_u64);
+    generation.ok_or_else(|| CliError::user("/handover names no generation"))
 }
 
 /// Metric series of one proxy that the whole scenario may leave behind. Measured: 561 in the sidecar of web; the budget
