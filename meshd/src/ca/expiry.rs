@@ -85,8 +85,8 @@ impl Expiries {
     }
 
     /// All of them.
-    pub(crate) fn now(&self) -> Arc<Vec<Expiry>> {
-        self.0.load_full()
+    pub(crate) fn now(&self) -> Vec<Expiry> {
+        Vec::clone(&self.0.load())
     }
 }
 

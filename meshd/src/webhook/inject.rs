@@ -100,6 +100,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_namespaces_proxy_config_counts() {
+        use mesh_api::crd::networking::proxy_config::ProxyConfig;
+        use mesh_api::meta::Meta;
+        use mesh_api::object::Object;
+
+        let spec = ProxyConfig { concurrency: Some(7), ..ProxyConfig::default() };
+        let configs = Arc::new(ProxyConfigs::new([&Object::new(Meta::new("shop", "all"), spec)]));
+        let settings = mk_settings();
+        let (answer, _) = answer(&settings, &mk_question(json!({})), "/inject", true, configs).await;
+        assert!(answer.patch.unwrap().to_string().contains(r#"\"concurrency\":7"#));
+    }
+
+    #[tokio::test]
     async fn who_says_no_is_left_alone_and_others_are_not_asked_about() {
         let settings = mk_settings();
         let no = mk_question(json!({"sidecar.istio.io/inject": "false"}));
