@@ -26,6 +26,7 @@ use crate::kube::said;
 use crate::metrics::{ControllerMetrics, WebhookMetrics};
 use crate::owner::Owner;
 use crate::published::Published;
+use crate::standing::Standing;
 use crate::status::StatusWriter;
 use crate::tls::Current;
 use crate::webhook::probe::Probe;
@@ -93,9 +94,10 @@ impl Duties {
         let roots = RootCerts::new(client.clone(), owner.clone(), self.bundle.clone(), metrics.clone());
         let (roots, leading, watcher) = (Arc::new(roots), leads.clone(), drain.watcher());
         tasks.spawn(async move { while_leading(leading, watcher, || roots.run()).await });
+        let standing = Arc::new(Standing::new(client.clone(), owner));
         let writer = Arc::new(StatusWriter {
             client: client.clone(),
-            owner: owner.clone(),
+            standing: Arc::clone(&standing),
             findings: Arc::clone(&self.findings),
             published: self.published.clone(),
             ask: self.ask.clone(),
@@ -106,6 +108,7 @@ impl Duties {
         let ingresses = Arc::new(Ingresses {
             client: client.clone(),
             owner: owner.clone(),
+            standing: Arc::clone(&standing),
             published: self.published.clone(),
             metrics: metrics.clone(),
         });
@@ -114,7 +117,7 @@ impl Duties {
         if self.allocates {
             let addresses = Arc::new(Addresses {
                 client: client.clone(),
-                owner: owner.clone(),
+                standing: Arc::clone(&standing),
                 published: self.published.clone(),
                 ask: self.ask.clone(),
                 metrics: metrics.clone(),

@@ -29,6 +29,7 @@ mod push;
 #[cfg(test)]
 mod reference;
 mod source;
+mod standing;
 mod status;
 mod tls;
 pub mod token;

@@ -26,11 +26,6 @@ impl Owner {
         if self.revision == DEFAULT_REVISION { base.to_owned() } else { format!("{base}-{}", self.revision) }
     }
 
-    /// Whether an object with this revision is looked after here; one without is the default revision's.
-    pub(crate) fn looks_after(&self, revision: Option<&str>) -> bool {
-        revision.unwrap_or(DEFAULT_REVISION) == self.revision
-    }
-
     /// The labels of everything that we make.
     pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         let labels = [(MANAGED_BY_LABEL, MANAGED_BY), (REVISION_LABEL, self.revision.as_str())];

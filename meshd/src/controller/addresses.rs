@@ -19,8 +19,8 @@ use tokio::time::{sleep, timeout};
 use crate::hub::Question;
 use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
-use crate::owner::Owner;
 use crate::published::Published;
+use crate::standing::Standing;
 
 /// Shortest time between two looks at everything.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(crate) struct Addresses {
     /// The cluster.
     pub(crate) client: Client,
     /// Whose objects are written.
-    pub(crate) owner: Owner,
+    pub(crate) standing: Arc<Standing>,
     /// Says when something changed.
     pub(crate) published: watch::Receiver<Option<Published>>,
     /// Asks the hub which entries there are.
@@ -94,7 +94,7 @@ impl Addresses {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &allocation.namespace, &resource);
         let found = api.get_status(&allocation.name).await?;
         let label = found.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
-        if !self.owner.looks_after(label.map(String::as_str)) {
+        if !self.standing.names().await.looks_after(label.map(String::as_str)) {
             return Ok(());
         }
         let addresses: Vec<_> =
@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::kube::fake::Objects;
+    use crate::owner::Owner;
 
     const PATH: &str = "/apis/networking.istio.io/v1/namespaces/shop/serviceentries/ext";
 
@@ -134,7 +135,7 @@ mod tests {
         objects.put(PATH, entry("default"));
         let controller = Addresses {
             client: objects.client(),
-            owner: Owner::new("istio-system", "default"),
+            standing: Arc::new(Standing::new(objects.client(), &Owner::new("istio-system", "default"))),
             published: watch::channel(None).1,
             ask: mpsc::channel(1).0,
             metrics: Metrics::new().register().unwrap(),

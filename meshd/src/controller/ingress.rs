@@ -1,6 +1,7 @@
 //! Writes into the status of Ingresses that the mesh serves where they are reached: the addresses of the gateway's Service. By
 //! the leader, when they differ.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -17,6 +18,7 @@ use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
 use crate::owner::Owner;
 use crate::published::Published;
+use crate::standing::Standing;
 
 /// Shortest time between two looks at everything.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,8 +35,10 @@ const WHAT: ByType = ByType { r#type: "ingress" };
 pub(crate) struct Ingresses {
     /// The cluster.
     pub(crate) client: Client,
-    /// Whose objects are written.
+    /// The control plane, in whose namespace the gateway is.
     pub(crate) owner: Owner,
+    /// Whose objects are written.
+    pub(crate) standing: Arc<Standing>,
     /// Which Ingresses are served, and by what gateway.
     pub(crate) published: watch::Receiver<Option<Published>>,
     /// Where it counts.
@@ -119,7 +123,7 @@ impl Ingresses {
         // The API server adds ports and modes of its own.
         let is_same = now.len() == addresses.len()
             && now.iter().zip(addresses).all(|(now, then)| now.ip == then.ip && now.hostname == then.hostname);
-        if is_same || !self.owner.looks_after(label.map(String::as_str)) {
+        if is_same || !self.standing.names().await.looks_after(label.map(String::as_str)) {
             return Ok(false);
         }
         let patch = json!({
@@ -163,6 +167,7 @@ mod tests {
         let ingresses = Ingresses {
             client: objects.client(),
             owner: Owner::new("istio-system", "default"),
+            standing: Arc::new(Standing::new(objects.client(), &Owner::new("istio-system", "default"))),
             published: watch::channel(None).1,
             metrics: Metrics::new().register().unwrap(),
         };

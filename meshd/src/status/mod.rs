@@ -1,7 +1,7 @@
 //! Writes what was found into the `status` of each object of the mesh, malformed ones included: by the leader, at a bounded rate,
 //! and only where something is different.
 //!
-//! Objects of other revisions are theirs; those without a revision are the default revision's.
+//! Objects of other revisions are theirs; those without a revision are the default revision's (`crate::standing`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::findings::Findings;
 use crate::hub::Question;
 use crate::kube::said;
 use crate::metrics::{ByType, ControllerMetrics};
-use crate::owner::Owner;
 use crate::published::Published;
+use crate::standing::{Names, Standing};
 
 /// Shortest time between two looks at everything.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ pub(crate) struct StatusWriter {
     /// The cluster.
     pub(crate) client: Client,
     /// Whose objects are written.
-    pub(crate) owner: Owner,
+    pub(crate) standing: Arc<Standing>,
     /// What is wrong.
     pub(crate) findings: Arc<Findings>,
     /// Says when something changed.
@@ -66,8 +66,15 @@ impl StatusWriter {
     pub(crate) async fn run(&self) {
         let mut published = self.published.clone();
         let mut said = Said::new();
+        let mut names = self.standing.names().await;
         loop {
-            let Some(objects) = self.objects().await else { return };
+            let now = self.standing.names().await;
+            if names != now {
+                // What was others' may be ours: of that, nothing was said.
+                said.clear();
+                names = now;
+            }
+            let Some(objects) = self.objects(names.clone()).await else { return };
             let todo = due(&objects, &self.findings.now(), &said);
             said.retain(|key, _| objects.contains_key(key) || todo.iter().any(|(due, _, _)| due == key));
             for (key, generation, verdict) in todo {
@@ -89,12 +96,11 @@ impl StatusWriter {
     }
 
     /// The objects that are ours, with their generations; `None` when the hub has ended.
-    async fn objects(&self) -> Option<BTreeMap<ObjectKey, i64>> {
+    async fn objects(&self, names: Names) -> Option<BTreeMap<ObjectKey, i64>> {
         let (tell, told) = oneshot::channel();
-        let owner = self.owner.clone();
         let question: Question = Box::new(move |world| {
             // Whoever asked may have gone.
-            let _ = tell.send(objects_of(world, &owner));
+            let _ = tell.send(objects_of(world, &names));
         });
         self.ask.send(question).await.ok()?;
         told.await.ok()
@@ -121,7 +127,8 @@ impl StatusWriter {
         // Of the status alone we need be no reader of everything.
         let found = api.get_status(&key.name).await?;
         let labels = found.metadata.labels.as_ref();
-        if !self.owner.looks_after(labels.and_then(|labels| labels.get(REVISION_LABEL)).map(String::as_str)) {
+        let label = labels.and_then(|labels| labels.get(REVISION_LABEL)).map(String::as_str);
+        if !self.standing.names().await.looks_after(label) {
             return Ok(());
         }
         let generation = found.metadata.generation.unwrap_or_default();
@@ -168,10 +175,10 @@ fn due(
 }
 
 /// The objects of the mesh's kinds that this revision looks after.
-fn objects_of(world: &World, owner: &Owner) -> BTreeMap<ObjectKey, i64> {
+fn objects_of(world: &World, names: &Names) -> BTreeMap<ObjectKey, i64> {
     let mut objects = BTreeMap::new();
     let mut add = |kind: Kind, meta: &Meta| {
-        if owner.looks_after(meta.labels.get(REVISION_LABEL).map(|label| label.as_str())) {
+        if names.looks_after(meta.labels.get(REVISION_LABEL).map(|label| label.as_str())) {
             objects.insert(bare(&meta.key(kind)), meta.generation);
         }
     };

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::kube::fake::Objects;
+use crate::owner::Owner;
 use crate::push::registry::tests::mk_metrics;
 
 const PATH: &str = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/web";
@@ -16,10 +17,14 @@ fn mk_finding() -> Finding {
     Finding::new(Code::InvalidHost, "spec.hosts[0]", "is no host").on(key().in_cluster("Kubernetes"))
 }
 
+fn mk_standing(objects: &Objects, revision: &str) -> Arc<Standing> {
+    Arc::new(Standing::new(objects.client(), &Owner::new("istio-system", revision)))
+}
+
 fn mk_writer(objects: &Objects) -> StatusWriter {
     StatusWriter {
         client: objects.client(),
-        owner: Owner::new("istio-system", "default"),
+        standing: mk_standing(objects, "default"),
         findings: Arc::new(Findings::new(mk_metrics())),
         published: watch::channel(None).1,
         ask: mpsc::channel(1).0,
@@ -82,7 +87,7 @@ async fn objects_of_other_revisions_are_left_alone() {
         writer.object(&key(), &Verdict::of([])).await.unwrap();
         assert_eq!(objects.writes().len(), writes);
     }
-    let canary = StatusWriter { owner: Owner::new("istio-system", "canary"), ..mk_writer(&objects) };
+    let canary = StatusWriter { standing: mk_standing(&objects, "canary"), ..mk_writer(&objects) };
     canary.object(&key(), &Verdict::of([&mk_finding()])).await.unwrap();
     assert!(objects.writes().is_empty(), "one without a revision is the default's");
 }
