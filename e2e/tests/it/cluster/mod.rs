@@ -2,9 +2,12 @@
 
 mod agent;
 mod cli;
+mod helm;
 mod identity;
 mod lifecycle;
 mod main_path;
 mod plain;
 mod pods;
+mod replaced;
+mod restarts;
 mod source;
