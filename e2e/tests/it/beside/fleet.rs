@@ -25,15 +25,15 @@ fn peers_home() -> String {
     home.unwrap_or_else(|| panic!("neither PEERS_HOME nor HOME is set"))
 }
 
-fn run(program: &str, args: &[&str]) -> Output {
+fn run(program: &str, args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new("timeout");
-    command.arg(SECONDS).arg(program).args(args);
+    command.arg(SECONDS).arg(program).args(args).envs(variables.iter().copied());
     command.output().unwrap_or_else(|error| panic!("{program} {args:?}: {error}"))
 }
 
 #[track_caller]
-fn succeed(program: &str, args: &[&str]) -> String {
-    let output = run(program, args);
+fn succeed(program: &str, args: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = run(program, args, variables);
     let [stdout, stderr] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     assert!(output.status.success(), "{program} {args:?}: {}\n{stdout}{stderr}", output.status);
     stdout
@@ -42,14 +42,20 @@ fn succeed(program: &str, args: &[&str]) -> String {
 /// What the real `istioctl` printed.
 #[track_caller]
 pub(crate) fn istioctl(args: &[&str]) -> String {
-    succeed(&format!("{}/bin/istioctl", peers_home()), args)
+    succeed(&format!("{}/bin/istioctl", peers_home()), args, &[])
 }
 
 /// Installs or removes the real Istio.
 #[track_caller]
 pub(crate) fn istio(what: &str) {
+    istio_with(what, &[]);
+}
+
+/// As [`istio`], with variables of the script.
+#[track_caller]
+pub(crate) fn istio_with(what: &str, variables: &[(&str, &str)]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/istio.sh");
-    _ = succeed(&script.to_string_lossy(), &[what]);
+    _ = succeed(&script.to_string_lossy(), &[what], variables);
 }
 
 /// Installs what is missing of the two meshes: Istio first, as it is with those who come to us.

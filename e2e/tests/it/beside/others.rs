@@ -61,7 +61,7 @@ pub(crate) fn changed(before: &BTreeMap<Key, Value>, after: &BTreeMap<Key, Value
 }
 
 /// Who holds fields of an object, and of its status.
-fn managers(object: &Value) -> BTreeSet<(String, bool)> {
+pub(crate) fn managers(object: &Value) -> BTreeSet<(String, bool)> {
     let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
     entries
         .map(|entry| (entry["manager"].as_str().unwrap_or_default().to_owned(), entry["subresource"] == "status"))
