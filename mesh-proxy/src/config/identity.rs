@@ -46,11 +46,13 @@ pub enum IdentityError {
 /// Keeps a certificate in `sender`, for ever.
 pub async fn maintain(bootstrap: &Bootstrap, sender: &watch::Sender<Option<Credential>>) {
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_MAX);
+    let mut preference = Preference::Certificate;
     loop {
         let present = sender.borrow().clone();
-        match request(bootstrap, present.as_ref()).await {
+        match request(bootstrap, present.as_ref(), preference).await {
             Ok(credential) => {
                 backoff.reset();
+                preference = Preference::Certificate;
                 let expires = credential.leaf.not_after;
                 let renew = next_renewal(SystemTime::now(), expires, bootstrap.renewal, &mut rand::rng());
                 tracing::info!(identity = %credential.identity, serial = %credential.leaf.serial, "Certificate received");
@@ -63,6 +65,7 @@ pub async fn maintain(bootstrap: &Bootstrap, sender: &watch::Sender<Option<Crede
                 sleep_until(renew).await;
             }
             Err(error) => {
+                preference = preference.other();
                 let pause = backoff.next_delay(&mut rand::rng());
                 let held = present.as_ref().map(|credential| credential.leaf.not_after);
                 let expired = held.is_some_and(|until| until <= SystemTime::now());
@@ -86,8 +89,44 @@ async fn sleep_until(at: SystemTime) {
     }
 }
 
-async fn request(bootstrap: &Bootstrap, present: Option<&Credential>) -> Result<Credential, IdentityError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, request_once(bootstrap, present)).await {
+/// By which proof a workload with a certificate asks for the next one. After a failure by the other: an authority that was
+/// replaced does not know its predecessor's certificates, and would leave the proxy without one until that has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preference {
+    /// The certificate.
+    Certificate,
+    /// The token, or what was provisioned; the certificate where there is neither.
+    First,
+}
+
+impl Preference {
+    const fn other(self) -> Self {
+        match self {
+            Self::Certificate => Self::First,
+            Self::First => Self::Certificate,
+        }
+    }
+
+    /// The proof, of a certificate and what `first` gives.
+    fn choose<'a, E>(
+        self,
+        certificate: Option<&'a Credential>,
+        first: impl FnOnce() -> Result<Proof<'a>, E>,
+    ) -> Result<Proof<'a>, E> {
+        match (certificate, self) {
+            (Some(certificate), Self::Certificate) => Ok(Proof::Certificate(certificate)),
+            (Some(certificate), Self::First) => Ok(first().unwrap_or(Proof::Certificate(certificate))),
+            (None, _) => first(),
+        }
+    }
+}
+
+async fn request(
+    bootstrap: &Bootstrap,
+    present: Option<&Credential>,
+    preference: Preference,
+) -> Result<Credential, IdentityError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request_once(bootstrap, present, preference)).await {
         Ok(result) => result,
         Err(_) => Err(IdentityError::Timeout),
     }
@@ -124,12 +163,13 @@ fn write_files(folder: &Path, credential: &Credential) -> io::Result<()> {
     Ok(())
 }
 
-async fn request_once(bootstrap: &Bootstrap, present: Option<&Credential>) -> Result<Credential, IdentityError> {
+async fn request_once(
+    bootstrap: &Bootstrap,
+    present: Option<&Credential>,
+    preference: Preference,
+) -> Result<Credential, IdentityError> {
     let still_valid = present.filter(|credential| credential.leaf.is_valid_at(SystemTime::now()));
-    let proof = match still_valid {
-        Some(credential) => Proof::Certificate(credential),
-        None => first_proof(bootstrap)?,
-    };
+    let proof = preference.choose(still_valid, || first_proof(bootstrap))?;
     let root_cert = bootstrap.ca_root_cert.as_ref().unwrap_or(&bootstrap.root_cert);
     let channel = channel::open(bootstrap, &bootstrap.ca_address, root_cert, &proof).await?;
     let asked = CertificateRequest::new(bootstrap.identity.clone(), bootstrap.key_kind)?;
@@ -155,6 +195,28 @@ mod tests {
     use mesh_ca::testing::TestCa;
 
     use super::*;
+
+    #[test]
+    fn after_a_failure_the_other_proof_is_tried() {
+        let credential = TestCa::new(SystemTime::now()).credential("shop", "web");
+        let check = |preference: Preference, certificate: bool, token: bool, expect: &str| {
+            let first = || if token { Ok(Proof::Token("Bearer x".parse().unwrap())) } else { Err(()) };
+            let found = match preference.choose(certificate.then_some(&credential), first) {
+                Ok(Proof::Certificate(_)) => "certificate",
+                Ok(Proof::Token(_)) => "token",
+                Ok(_) => "another",
+                Err(()) => "none",
+            };
+            assert_eq!(found, expect, "{preference:?}, certificate {certificate}, token {token}");
+        };
+        for preference in [Preference::Certificate, Preference::Certificate.other()] {
+            check(preference, false, true, "token");
+            check(preference, false, false, "none");
+            check(preference, true, false, "certificate");
+        }
+        check(Preference::Certificate, true, true, "certificate");
+        check(Preference::First, true, true, "token");
+    }
 
     #[test]
     fn files_are_replaced_and_the_key_is_for_its_owner_only() {
