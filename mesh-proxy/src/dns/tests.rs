@@ -73,9 +73,14 @@ const fn rcode(answer: &[u8]) -> u8 {
 
 /// A name server that says that it has nothing, with its number as the last byte.
 async fn name_server(number: u8) -> SocketAddr {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
+    // Of the ports that are free for datagrams, one that no other test has for connections.
+    let (udp, tcp, address) = loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap();
+        if let Ok(tcp) = TcpListener::bind(address).await {
+            break (udp, tcp, address);
+        }
+    };
     tokio::spawn(async move {
         let mut buffer = vec![0; 4096];
         loop {
