@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use e2e::cluster::mesh::{INJECTED, SYSTEM, deployment, install, service};
+use e2e::cluster::mesh::{INJECTED, SYSTEM, deployment, install, meshctl, service};
 use e2e::cluster::{Cluster, Namespace, wait};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -75,6 +75,11 @@ pub(crate) fn both(cluster: &Cluster) {
         install_ours();
     }
     cluster.rolled_out("Deployment", SYSTEM, "istiod-lateen");
+    // Left by a test that failed.
+    let hook = "istio-revision-tag-default";
+    if cluster.find("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", None, hook).is_some() {
+        _ = meshctl(&["tag", "remove", "default", "-y"]);
+    }
 }
 
 /// Installs our revision, with nothing but the control plane.
