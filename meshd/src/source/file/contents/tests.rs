@@ -155,10 +155,8 @@ fn a_policy_that_never_was_good_lets_nobody_in() {
             _ => None,
         })
         .collect();
-    let expect = [
-        r#"{"mtls":{"mode":"STRICT"}}"#,
-        r#"{"action":"DENY","rules":[{}],"selector":{"matchLabels":{"app":"web"}}}"#,
-    ];
+    let expect =
+        [r#"{"mtls":{"mode":"STRICT"}}"#, r#"{"action":"DENY","rules":[{}],"selector":{"matchLabels":{"app":"web"}}}"#];
     assert_eq!(specs, expect);
     let told = findings(&mut contents);
     assert!(told.iter().any(|finding| finding.contains("all requests to what it selects are refused")), "{told:?}");
