@@ -213,9 +213,7 @@ impl Worker {
         self.parked.set(self.parked.get().saturating_sub(1));
         let Ok(Ok(live)) = waited else { return false };
         let live = Arc::clone(&live);
-        if !self.live.borrow().is_configured() {
-            self.refresh(&live);
-        }
+        self.catch_up(&live);
         true
     }
 
@@ -248,6 +246,14 @@ impl Worker {
     #[must_use]
     pub fn drains(&self, direction: Direction) -> Option<Closing> {
         self.drain.get().closing(direction)
+    }
+
+    /// Takes a state of configuration that the worker's own task may not have taken yet.
+    pub fn catch_up(&self, live: &Live) {
+        let behind = self.live.borrow().generation < live.generation;
+        if behind {
+            self.refresh(live);
+        }
     }
 
     /// Takes a new state of configuration.

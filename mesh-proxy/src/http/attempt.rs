@@ -286,6 +286,10 @@ impl Forwarding<'_> {
         let deadline = retries.ends_at().map_or(moment, |end| end.min(moment));
         let mut states = self.worker.shared.store.subscribe();
         loop {
+            // The worker's own task may be behind, and what came before we looked is never told again.
+            let live = Arc::clone(&states.borrow_and_update());
+            self.worker.catch_up(&live);
+            drop(live);
             self.refresh();
             let usable = |endpoint: &&Arc<Endpoint>| endpoint.health == Health::Healthy;
             if self.cluster.all().iter().filter(usable).any(|endpoint| !tried.contains(&endpoint.id())) {
@@ -294,8 +298,6 @@ impl Forwarding<'_> {
             if !matches!(tokio::time::timeout_at(deadline, states.changed()).await, Ok(Ok(()))) {
                 return false;
             }
-            // The worker's own copy follows within the same turn of its loop.
-            tokio::task::yield_now().await;
         }
     }
 

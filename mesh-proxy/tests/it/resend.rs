@@ -1,6 +1,6 @@
 //! What the proxy of an application that is gone says to a client's proxy, and whose word counts.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -9,6 +9,7 @@ use mesh_api_xds::ir::Origin;
 use mesh_api_xds::ir::cluster::UpstreamProtocol;
 use mesh_api_xds::ir::route::{RetryOn, RetryPolicy, RetrySafety, Route};
 use mesh_ca::testing::TestCa;
+use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{Proxy, mk_cluster, mk_listener, mk_route, ok, read_message, upstream};
@@ -16,10 +17,13 @@ use crate::tls::{client_of, secured, server};
 
 const PROTOCOLS: [UpstreamProtocol; 2] = [UpstreamProtocol::Http1, UpstreamProtocol::Http2];
 
-/// Where nobody listens, as when an application has ended.
+/// Where nobody listens, as when an application has ended. The port stays taken, lest another test listen there.
 fn nobody() -> SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// The mesh's default retries.
