@@ -9,6 +9,7 @@ use crate::analyze::message::{
 };
 use crate::analyze::objects::Objects;
 use crate::analyze::sorts::Sort;
+use crate::inject::IGNORED_NAMESPACES;
 
 pub(super) const CHECK: Check = Check {
     name: "injection.namespaces",
@@ -20,8 +21,6 @@ pub(super) const CHECK: Check = Check {
 const INJECTION: &str = "istio-injection";
 const REVISION: &str = "istio.io/rev";
 const MODE: &str = "istio.io/dataplane-mode";
-/// Namespaces of Kubernetes itself, which nobody injects.
-const OF_KUBERNETES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
 fn run(objects: &Objects, messages: &mut Messages) {
     let values = injector_map(objects, None).and_then(|map| InjectValues::parse(map.text("data.values")).ok());
@@ -29,7 +28,7 @@ fn run(objects: &Objects, messages: &mut Messages) {
         values.raw.pointer("/sidecarInjectorWebhook/enableNamespacesByDefault").and_then(Value::as_bool) == Some(true)
     });
     for namespace in objects.of(Sort::NAMESPACE) {
-        if namespace.name == objects.root_namespace || OF_KUBERNETES.contains(&namespace.name.as_str()) {
+        if namespace.name == objects.root_namespace || IGNORED_NAMESPACES.contains(&namespace.name.as_str()) {
             continue;
         }
         let injection = namespace.label(INJECTION);

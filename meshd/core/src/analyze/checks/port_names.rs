@@ -7,6 +7,7 @@ use crate::analyze::message::{EXTERNAL_NAME_PORT, Messages, PORT_NAME};
 use crate::analyze::objects::Objects;
 use crate::analyze::sorts::Sort;
 use crate::analyze::view;
+use crate::inject::IGNORED_NAMESPACES;
 
 pub(super) const CHECK: Check =
     Check { name: "service.ports", doc: "Names of ports begin with a protocol", needs: &[], run };
@@ -25,7 +26,8 @@ fn run(objects: &Objects, messages: &mut Messages) {
     for service in objects.of(Sort::SERVICE) {
         let of_control_plane = service.label("istio").is_some_and(|value| value == "pilot" || value == "istiod")
             || service.label("app") == Some("istiod");
-        if of_control_plane || service.label(MANAGED).is_some() {
+        let of_kubernetes = IGNORED_NAMESPACES.contains(&service.namespace.as_str());
+        if of_kubernetes || of_control_plane || service.label(MANAGED).is_some() {
             continue;
         }
         let external = service.text("spec.type") == "ExternalName";
