@@ -7,7 +7,7 @@ use e2e::cluster::mesh::{SYSTEM, image, meshctl};
 use e2e::cluster::{Cluster, ROLLOUT, wait, within};
 use serde_json::json;
 
-use super::main_path::deploy;
+use super::main_path::{FRONT, deploy};
 
 /// Releases and their charts, in the order of installation.
 const RELEASES: [(&str, &str); 3] = [("istio-base", "base"), ("istiod", "istiod"), ("istio-ingressgateway", "gateway")];
@@ -73,23 +73,7 @@ fn peers_helm_installs_on_a_cluster() {
     let shop = cluster.mesh_namespace("e2e-helm");
     deploy(&shop, &[("v1", 1)]);
     shop.synced();
-    shop.apply(
-        "apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: front}
-spec:
-  selector: {istio: ingressgateway}
-  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example]}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: front}
-spec:
-  hosts: [shop.example]
-  gateways: [front]
-  http: [{route: [{destination: {host: catalogue}}]}]
-",
-    );
+    shop.apply(FRONT);
     let url = format!("http://istio-ingressgateway.{SYSTEM}/echo");
     let caller = shop.pod("app=caller");
     let seen = wait("the gateway leads to the catalogue", || {

@@ -4,6 +4,23 @@ use e2e::cluster::mesh::{SYSTEM, deployment, service};
 use e2e::cluster::{Cluster, Namespace, wait};
 use serde_json::{Value, json};
 
+/// The catalogue behind the ingress gateway, as `shop.example`.
+pub(super) const FRONT: &str = "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front}
+spec:
+  hosts: [shop.example]
+  gateways: [front]
+  http: [{route: [{destination: {host: catalogue}}]}]
+";
+
 /// A shop of one service in `versions` and a caller, with proxies, ready for traffic.
 pub(crate) fn shop(cluster: &Cluster, name: &str, versions: &[(&str, u32)]) -> Namespace {
     let shop = cluster.mesh_namespace(name);

@@ -6,10 +6,12 @@ use e2e::cluster::{Cluster, Namespace, wait};
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::main_path::{FRONT, deploy};
+
 /// A namespace with a catalogue (HTTP/1.1) and orders (gRPC), two replicas of each, and a caller.
 fn shop(cluster: &Cluster, name: &str) -> Namespace {
     let shop = cluster.mesh_namespace(name);
-    super::main_path::deploy(&shop, &[("v1", 2)]);
+    deploy(&shop, &[("v1", 2)]);
     shop.apply(&service("orders", "grpc", 80));
     shop.apply(&deployment("orders", "v1", "orders", 2));
     shop.rolled_out("Deployment", "orders-v1");
@@ -89,23 +91,7 @@ fn cluster_restarts_of_applications_that_do_not_wait_lose_no_request() {
 fn cluster_restarts_of_gateways_lose_no_request() {
     let cluster = Cluster::connect();
     let shop = shop(&cluster, "e2e-restart-gateway");
-    shop.apply(
-        "apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: front}
-spec:
-  selector: {istio: ingressgateway}
-  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example]}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: front}
-spec:
-  hosts: [shop.example]
-  gateways: [front]
-  http: [{route: [{destination: {host: catalogue}}]}]
-",
-    );
+    shop.apply(FRONT);
     let outside = cluster.namespace("e2e-restart-outside", &[]);
     outside.apply(&deployment("caller", "v1", "catalogue", 1));
     outside.rolled_out("Deployment", "caller-v1");
@@ -176,7 +162,7 @@ fn cluster_restarts_of_a_callers_proxy_cost_only_calls_of_the_meantime() {
 fn cluster_restarts_of_a_stateful_set_lose_no_request() {
     let cluster = Cluster::connect();
     let shop = cluster.mesh_namespace("e2e-restart-stateful");
-    super::main_path::deploy(&shop, &[("v1", 1)]);
+    deploy(&shop, &[("v1", 1)]);
     // The same service, of pods that go before their successors come.
     let set = deployment("catalogue", "v1", "catalogue", 2)
         .replace("kind: Deployment", "kind: StatefulSet")
