@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -67,7 +67,9 @@ impl Server {
         while let Some(stream) = accept(&listener, &stop).await {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
             let shared = Arc::clone(&shared);
-            let service = service_fn(move |request| {
+            let client = Client(stream.peer_addr().ok().map(|address| address.ip()));
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(client);
                 let shared = Arc::clone(&shared);
                 async move {
                     let (identity, knobs, handler, in_flight) = &*shared;
@@ -92,6 +94,10 @@ impl Server {
         Ok(())
     }
 }
+
+/// Who the connection of a request came from, as the kernel tells it.
+#[derive(Clone, Copy, Debug)]
+struct Client(Option<IpAddr>);
 
 /// One request that is being answered; also one that the client gave up on ends.
 struct Counted<'a>(&'a AtomicUsize);
@@ -188,12 +194,13 @@ async fn echo(identity: &Identity, request: Request<Incoming>) -> Response<Body>
         headers.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     }
     let version = format!("{:?}", head.version);
+    let client = head.extensions.get::<Client>().and_then(|client| client.0);
     reply::json(
         identity,
         StatusCode::OK,
         serde_json::json!({
             "method": head.method.as_str(), "uri": head.uri.to_string(), "http": version, "headers": headers,
-            "body_bytes": body.len(),
+            "body_bytes": body.len(), "client": client,
         }),
     )
 }

@@ -4,6 +4,7 @@ mod agent;
 mod cli;
 mod helm;
 mod identity;
+mod interception;
 mod lifecycle;
 mod main_path;
 mod plain;
