@@ -98,6 +98,12 @@ fn beside_neither_control_plane_writes_what_is_the_others() {
         assert!(!pods.is_empty() && pods.iter().all(own), "{service}: {pods:?}");
     }
 
+    // What goes with an earlier test's namespace is nobody's doing.
+    within(ROLLOUT, "namespaces that are going are gone", || {
+        let going = |namespace: &Value| !namespace["metadata"]["deletionTimestamp"].is_null();
+        let going: Vec<Value> = cluster.list("v1", "Namespace", None, "").into_iter().filter(going).collect();
+        if going.is_empty() { Ok(()) } else { Err(going[0]["metadata"]["name"].to_string()) }
+    });
     // Both at work: new leaders, new namespaces, edits, another installation of ours.
     let before = kept(&cluster);
     cluster.restart(SYSTEM, "istiod-lateen");
