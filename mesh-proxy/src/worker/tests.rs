@@ -28,6 +28,33 @@ pub(crate) fn panic_if_asked(request: &Head) {
     assert!(request.path() != PANIC, "injected");
 }
 
+fn mk_shared() -> Arc<Shared> {
+    Arc::new(Shared {
+        store: Store::default(),
+        tls: TlsStore::default(),
+        socket_mark: None,
+        client_mark: None,
+        identity: Str::empty(),
+        metadata: Arc::default(),
+        drain: watch::Sender::new(DrainPhase::Running),
+        inbound: Arc::default(),
+        early: Vec::new(),
+    })
+}
+
+#[test]
+fn a_worker_takes_what_its_own_task_has_not_taken_yet_and_nothing_older() {
+    let shared = mk_shared();
+    let hub = Hub::new(&mk_node(), Str::empty(), Sinks::start().unwrap());
+    let worker = Worker::new(0, Arc::clone(&shared), hub.worker());
+    let [first, second] = [(); 2].map(|()| shared.store.publish(Arc::new(Plan::empty()), false));
+    assert_eq!(worker.live().generation, 0);
+    for (live, expect) in [(&first, first.generation), (&second, second.generation), (&first, second.generation)] {
+        worker.catch_up(live);
+        assert_eq!(worker.live().generation, expect);
+    }
+}
+
 struct Running {
     shared: Arc<Shared>,
     hub: Hub,
@@ -39,17 +66,7 @@ impl Running {
     fn start() -> Self {
         let socket = StdListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            store: Store::default(),
-            tls: TlsStore::default(),
-            socket_mark: None,
-            client_mark: None,
-            identity: Str::empty(),
-            metadata: Arc::default(),
-            drain: watch::Sender::new(DrainPhase::Running),
-            inbound: Arc::default(),
-            early: Vec::new(),
-        });
+        let shared = mk_shared();
         let mut listener = mk_listener("listener", address);
         listener.binding = Binding::Socket;
         listener.inspect.http = true;
